@@ -1,0 +1,99 @@
+"""The composition root: `create_app(settings)` builds everything, its lifespan starts and closes it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from api import auth, health, sessions, users
+from api.access_tokens import AccessTokens
+from api.cookies import SessionCookie
+from api.credentials import Credentials, Touches
+from api.cursors import Cursors
+from api.edge import Edge
+from api.errors import install
+from api.ids import new_uuid7
+from api.openapi import describe_credentials
+from api.presenting import Presenter
+from api.service import Service, Stores
+from api.settings import Settings
+from domain.session import Limits, Timeouts
+from store.clock import Clock
+
+DESCRIPTION = "Records the life of signed-in sessions as events, and says which sessions are active now."
+
+
+def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
+    """An application that opens its databases when its lifespan begins, and not before. A test may bring a clock."""
+    cookie = SessionCookie(settings.cookie_samesite, settings.cookie_insecure)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = open_service(settings, clock)
+        try:
+            await _attach(app, service, settings, cookie)
+            service.start()
+            yield
+        finally:
+            await service.reads.close()
+            await service.key_reads.close()
+            service.close()
+
+    app = FastAPI(
+        title="Session ledger",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    for module in (sessions, auth, users, health):
+        app.include_router(module.router)
+    install(app)
+    describe_credentials(app, cookie)
+    app.add_middleware(Edge)
+    return app
+
+
+def open_service(settings: Settings, clock: Clock | None = None) -> Service:
+    """Everything behind HTTP, as the settings say."""
+    stores = Stores(
+        settings.database_url, settings.keys_database_url, Path(settings.master_key_file), settings.database_owner_url
+    )
+    return Service(stores, limits(settings), new_uuid7, clock)
+
+
+def limits(settings: Settings) -> Limits:
+    return Limits(
+        normal=Timeouts(settings.idle_timeout, settings.absolute_timeout),
+        remembered=Timeouts(settings.remember_idle_timeout, settings.remember_absolute_timeout),
+        touch_interval=settings.touch_interval,
+        max_sessions=settings.max_sessions_per_user,
+    )
+
+
+async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: SessionCookie) -> None:
+    """Hand the handlers what they work with."""
+    await service.reads.open()
+    await service.key_reads.open()
+    tokens = access_tokens(settings, service.clock.now)
+    if tokens:
+        await tokens.refresh_if_needed()
+    bootstrap = settings.bootstrap_api_key and settings.bootstrap_api_key.get_secret_value()
+    app.state.service = service
+    app.state.cookie = cookie
+    app.state.keep_client_details = settings.store_client_details
+    app.state.credentials = Credentials(service.sessions, service.reads, tokens, bootstrap or None, cookie.name)
+    app.state.touches = Touches(service.ledger)
+    app.state.presenter = Presenter(service.keys, service.key_reads)
+    app.state.cursors = Cursors(service.keys.pepper)
+
+
+def access_tokens(settings: Settings, clock: Callable[[], datetime]) -> AccessTokens | None:
+    """Who verifies JWTs, if an issuer is trusted. Raises ValueError for a key file that cannot be used."""
+    if not (settings.jwt_issuer and settings.jwt_audience and settings.jwt_jwks):
+        return None
+    return AccessTokens(settings.jwt_issuer, settings.jwt_audience, settings.jwt_jwks, clock)

@@ -1,0 +1,84 @@
+"""The per-request check, and signing out."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request as HttpRequest
+from starlette.responses import RedirectResponse, Response
+
+from api.body import StrictRoute, accepts_form
+from api.credentials import User, refuse_cross_site
+from api.errors import Problem, problem_responses
+from api.openapi import SESSION, USER_PROBLEMS
+from api.schemas import CurrentSession
+from domain.ledger import Request
+
+router = APIRouter(prefix="/api/auth", tags=["auth"], route_class=StrictRoute)
+
+CLEAR_SITE_DATA = '"cache", "cookies", "storage"'
+
+
+@router.get("/session", summary="Check the session behind this request",
+            responses=problem_responses(*USER_PROBLEMS), openapi_extra=SESSION)  # fmt: skip
+async def check_session(http: HttpRequest, user: User) -> CurrentSession:
+    """Whether the credential's session is active now, and whose it is. 401 when it is not, for whatever reason."""
+    state = http.app.state
+    session = await state.presenter.one(user.session, user.session.session_id)
+    return CurrentSession.model_construct(
+        session=session,
+        user_id=user.session.user_id,
+        touch_precision_seconds=state.service.ledger.limits.touch_interval,
+    )
+
+
+SIGNED_OUT: dict[int | str, dict[str, Any]] = {
+    204: {"description": "No session of this credential is active; the cookie is cleared"},
+    303: {"description": "The same, for a browser's form post: back to `/`"},
+    **problem_responses(
+        *("invalid-credentials-form", "two-credentials", "credential-in-url", "malformed-json", "cross-site-request"),
+        *(
+            "body-too-large",
+            "unsupported-media-type",
+            "invalid-request",
+            "busy",
+            "store-unavailable",
+            "keys-unavailable",
+        ),
+    ),
+}
+
+
+@router.post("/signout", status_code=204, summary="Sign out", responses=SIGNED_OUT, response_class=Response,
+             openapi_extra={"security": [{}, *SESSION["security"]]})  # fmt: skip
+@accepts_form
+async def sign_out(http: HttpRequest) -> Response:
+    """End the session of this credential. Answers alike when it was dead, unknown or missing: it is not active now.
+
+    When the end cannot be made durable the answer is 503, and the cookie stays so that the call can be repeated.
+    """
+    await _end_session(http)
+    if http.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        response: Response = RedirectResponse("/", status_code=303)
+    else:
+        response = Response(status_code=204)
+    response.headers["Set-Cookie"] = http.app.state.cookie.cleared
+    response.headers["Clear-Site-Data"] = CLEAR_SITE_DATA
+    return response
+
+
+async def _end_session(http: HttpRequest) -> None:
+    state = http.app.state
+    try:
+        caller = await state.credentials.caller(http)
+    except Problem as problem:
+        if problem.kind not in ("unauthenticated", "invalid-credential"):
+            raise
+        cookie, _ = state.credentials.present(http)
+        if cookie:
+            refuse_cross_site(http)
+        return
+    if caller.session:
+        session = caller.session
+        request = Request("self", http.state.request_id)
+        await asyncio.wrap_future(state.service.ledger.sign_out(session.stream, session.session_id, request))

@@ -1,0 +1,231 @@
+"""Who is calling: one function reads cookie and `Authorization`, and tells credentials apart by their form (D13)."""
+
+import base64
+import hmac
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import Depends
+from starlette.requests import Request as HttpRequest
+
+from api.access_tokens import AccessTokens, Claims, InvalidAccessToken
+from api.errors import Problem
+from domain.ledger import Request, SessionLedger
+from projections.sessions import SessionQueries, SessionView
+from store.api_keys import PREFIX, Scope, digest, find_key
+from store.reads import Reads
+
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+PARTITION = b"\x00"
+_SESSION_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A credential that is valid now: the session behind it, if any, and what it may do, as `actor`."""
+
+    session: SessionView | None
+    scopes: frozenset[str] = frozenset()
+    actor: str = "self"
+    client_id: str | None = None
+    by_cookie: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A user's own request, by his active session."""
+
+    session: SessionView
+    by_cookie: bool
+    request: Request
+
+
+class Credentials:
+    """Resolves the credential of a request. Anything that is not certainly valid is refused."""
+
+    def __init__(
+        self,
+        sessions: SessionQueries,
+        reads: Reads,
+        tokens: AccessTokens | None,
+        bootstrap_key: str | None,
+        cookie_name: str,
+    ) -> None:
+        self._sessions = sessions
+        self._reads = reads
+        self._tokens = tokens
+        self._bootstrap = digest(bootstrap_key) if bootstrap_key else None
+        self._cookie_name = cookie_name
+
+    async def caller(self, request: HttpRequest) -> Caller:
+        """Raises 400 for malformed or doubled, 401 for missing or invalid, 403 for cross-site credentials."""
+        cookie, bearer = self.present(request)
+        if cookie:
+            refuse_cross_site(request)
+            return await self._by_session_token(cookie, by_cookie=True)
+        if bearer:
+            return await self._by_bearer(bearer)
+        raise Problem("unauthenticated", "Send a session cookie or an Authorization header.")
+
+    def present(self, request: HttpRequest) -> tuple[str | None, str | None]:
+        """The cookie and the bearer token as they were sent; not both (WEB-05), none twice."""
+        cookie, bearer = _cookie(request, self._cookie_name), _bearer(request)
+        if cookie and "authorization" in request.headers:
+            raise Problem("two-credentials", "Send a cookie or an Authorization header, not both.")
+        return cookie, bearer
+
+    async def _by_bearer(self, bearer: str) -> Caller:
+        if self._bootstrap and hmac.compare_digest(digest(bearer), self._bootstrap):
+            return Caller(None, frozenset(Scope), actor="key:bootstrap")
+        if bearer.startswith(PREFIX):
+            return await self._by_api_key(bearer)
+        if bearer.count(".") == 2:
+            return await self._by_access_token(bearer)
+        return await self._by_session_token(bearer, by_cookie=False)
+
+    async def _by_session_token(self, token: str, *, by_cookie: bool) -> Caller:
+        """Looked up by digest, so the time it takes tells nothing about the secret (T-12)."""
+        session = await self._sessions.by_token(digest(token)) if _SESSION_TOKEN.fullmatch(token) else None
+        if session is None or session.end:
+            raise Problem("invalid-credential", "This session is not active.")
+        return Caller(session, by_cookie=by_cookie)
+
+    async def _by_api_key(self, secret: str) -> Caller:
+        key = await find_key(self._reads, secret)
+        if key is None:
+            raise Problem("invalid-credential", "This API key is unknown or revoked.")
+        return Caller(None, key.scopes, actor=f"key:{key.key_id}")
+
+    async def _by_access_token(self, token: str) -> Caller:
+        claims = await self._verified(token)
+        if claims.session_id is None:
+            if claims.client_id is None or claims.subject != claims.client_id:
+                raise Problem("invalid-credential", "A token without a session must be a client's own.")
+            return Caller(None, claims.scopes, client_id=claims.client_id)
+        session = await self._sessions.by_id(claims.session_id)
+        if session is None or session.end or session.user_id != claims.subject:
+            raise Problem("invalid-credential", "The session of this token is not active.")
+        return Caller(session, claims.scopes, actor=f"user:{session.stream}")
+
+    async def _verified(self, token: str) -> Claims:
+        if self._tokens is None:
+            raise Problem("invalid-credential", "No issuer of access tokens is configured here.")
+        await self._tokens.refresh_if_needed(token)
+        try:
+            return self._tokens.verify(token)
+        except InvalidAccessToken:
+            raise Problem("invalid-credential", "This access token is not valid.") from None
+
+
+class Touches:
+    """Records uses without making anybody wait: a touch that is lost only shortens idle life (D4)."""
+
+    def __init__(self, ledger: SessionLedger) -> None:
+        self._ledger = ledger
+        self._waiting: set[UUID] = set()
+
+    def use(self, session: SessionView, now: datetime, correlation_id: UUID) -> None:
+        idle_s = (now - session.last_active_at).total_seconds()
+        if idle_s < self._ledger.limits.touch_interval or session.session_id in self._waiting:
+            return
+        self._waiting.add(session.session_id)
+        future = self._ledger.touch_session(session.stream, session.session_id, Request("self", correlation_id))
+        future.add_done_callback(lambda _: self._waiting.discard(session.session_id))
+
+
+def new_token() -> str:
+    """A session token: the partition and 31 random bytes, base64url (SES-01)."""
+    return base64.urlsafe_b64encode(PARTITION + os.urandom(31)).decode().rstrip("=")
+
+
+def _cookie(request: HttpRequest, name: str) -> str | None:
+    """Our cookie, read strictly: two of them are refused, since nothing says which of them the browser meant."""
+    pairs = (pair.strip().partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";"))
+    values = [value for key, _, value in pairs if key == name]
+    if len(values) > 1:
+        raise Problem("invalid-credentials-form", f"The cookie {name} was sent twice.")
+    return values[0] if values and values[0] else None
+
+
+def _bearer(request: HttpRequest) -> str | None:
+    headers = request.headers.getlist("authorization")
+    if len(headers) > 1:
+        raise Problem("two-credentials", "Send one Authorization header.")
+    if not headers:
+        return None
+    scheme, _, token = headers[0].partition(" ")
+    if scheme.lower() != "bearer":
+        raise Problem("unauthenticated", "Only Bearer credentials are accepted.")
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=!-]{1,8192}", token.strip()):
+        raise Problem("invalid-credentials-form", "The Authorization header is malformed.")
+    return token.strip()
+
+
+def refuse_cross_site(request: HttpRequest) -> None:
+    """An unsafe method by cookie must come from our own pages; a program that sends neither header may (WEB-04)."""
+    if request.method in SAFE_METHODS:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not own:
+        raise Problem("cross-site-request", "This request comes from another site.")
+
+
+async def caller(request: HttpRequest) -> Caller:
+    """Whoever calls; a user's request touches his session."""
+    state = request.app.state
+    found: Caller = await state.credentials.caller(request)
+    if found.session:
+        state.touches.use(found.session, state.service.clock.now(), request.state.request_id)
+    return found
+
+
+async def signed_in(request: HttpRequest, caller: Annotated[Caller, Depends(caller)]) -> SignedIn:
+    """A user by his own session; keys and clients are nobody's session."""
+    if caller.session is None:
+        raise Problem("insufficient-scope", "This call needs a signed-in user's session.")
+    return SignedIn(caller.session, caller.by_cookie, Request("self", request.state.request_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Authorized:
+    """A service's or an administrator's request."""
+
+    session_id: UUID | None
+    request: Request
+
+
+class Needs:
+    """A dependency: the caller must hold the scope. An actor by JWT is enrolled first, to be named later."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    async def __call__(self, request: HttpRequest, caller: Annotated[Caller, Depends(caller)]) -> Authorized:
+        if self._scope not in caller.scopes:
+            raise Problem("insufficient-scope", f"This call needs the scope {self._scope}.", scope=str(self._scope))
+        actor, session = caller.actor, caller.session
+        if caller.client_id:
+            actor = await _enrolled(request, caller.client_id)
+        return Authorized(session.session_id if session else None, Request(actor, request.state.request_id))
+
+
+async def _enrolled(request: HttpRequest, client_id: str) -> str:
+    import asyncio
+
+    ledger: SessionLedger = request.app.state.service.ledger
+    enrolment = Request(f"user:{ledger.pseudonym(client_id)}", request.state.request_id)
+    recorded = await asyncio.wrap_future(ledger.enrol_user(client_id, enrolment))
+    return f"user:{recorded.result}"
+
+
+User = Annotated[SignedIn, Depends(signed_in)]
+"""A handler's parameter: the signed-in user who calls."""

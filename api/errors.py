@@ -1,0 +1,278 @@
+"""Where errors become problems (RFC 9457, design D14): the one table from what can go wrong to what a client reads.
+
+"Why 409?" is answered here. A problem tells what happened and never how the inside looks (ASVS 16.5.1).
+"""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from domain.errors import (
+    ForeignReplacement,
+    IdempotencyKeyReused,
+    IdempotentSessionEnded,
+    LedgerBusy,
+    LedgerError,
+    SessionNotFound,
+    StoreUnavailable,
+    UserDisabled,
+)
+
+PROBLEM_BASE = "https://session-ledger.dev/problems/"
+MEDIA_TYPE = "application/problem+json"
+MAX_FAULTS = 20
+
+
+class Kind(NamedTuple):
+    """What is the same for every problem of one kind (RFC 9457 §3.1: the title does not change)."""
+
+    status: int
+    title: str
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "bad-request": Kind(400, "The request cannot be understood"),
+        "malformed-json": Kind(400, "The body is not acceptable JSON"),
+        "credential-in-url": Kind(400, "Credentials do not belong in a URL"),
+        "invalid-credentials-form": Kind(400, "The credentials are malformed"),
+        "two-credentials": Kind(400, "More than one credential"),
+        "invalid-cursor": Kind(400, "The cursor is not one of ours"),
+        "invalid-idempotency-key": Kind(400, "The idempotency key is malformed"),
+        "unauthenticated": Kind(401, "Sign-in required"),
+        "invalid-credential": Kind(401, "The credential is not valid"),
+        "insufficient-scope": Kind(403, "The credential does not allow this"),
+        "cross-site-request": Kind(403, "A request from another site"),
+        "user-disabled": Kind(403, "The user is disabled"),
+        "not-found": Kind(404, "Nothing here"),
+        "session-not-found": Kind(404, "No such session"),
+        "method-not-allowed": Kind(405, "The method is not allowed here"),
+        "idempotent-session-ended": Kind(409, "The session of this idempotency key has ended"),
+        "body-too-large": Kind(413, "The body is too large"),
+        "unsupported-media-type": Kind(415, "The body must be application/json"),
+        "invalid-request": Kind(422, "The request does not fit its description"),
+        "foreign-replacement": Kind(422, "The session to replace is not one of this user"),
+        "idempotency-key-reused": Kind(422, "The idempotency key came with another request"),
+        "internal-error": Kind(500, "Something went wrong on our side"),
+        "clock-drift": Kind(503, "The clock cannot be trusted"),
+        "busy": Kind(503, "Too busy at the moment"),
+        "keys-unavailable": Kind(503, "Access tokens cannot be verified at the moment"),
+        "store-unavailable": Kind(503, "The store is unavailable"),
+    }
+)
+
+REFUSALS: Mapping[type[LedgerError], tuple[str, str]] = MappingProxyType(
+    {
+        UserDisabled: ("user-disabled", "This user is disabled: no session can be created."),
+        SessionNotFound: ("session-not-found", "There is no such session."),
+        ForeignReplacement: ("foreign-replacement", "The session to replace is unknown or is not one of this user."),
+        IdempotencyKeyReused: ("idempotency-key-reused", "This idempotency key was used for another request."),
+        IdempotentSessionEnded: (
+            "idempotent-session-ended",
+            "The session that this idempotency key created has ended; use a new key to create another.",
+        ),
+        LedgerBusy: ("busy", "Too many requests wait already; try again in a moment."),
+        StoreUnavailable: ("store-unavailable", "Nothing was recorded; try again in a moment."),
+    }
+)
+
+_RETRY_AFTER = {"busy": "1", "store-unavailable": "2", "keys-unavailable": "30"}
+
+# RFC 6750 §3.1: no error code when no credential was sent, `invalid_request` for malformed ones (API-09).
+_REALM = 'Bearer realm="session-ledger"'
+_CHALLENGES = {
+    "unauthenticated": _REALM,
+    "invalid-credential": f'{_REALM}, error="invalid_token"',
+    "insufficient-scope": f'{_REALM}, error="insufficient_scope"',
+    "invalid-credentials-form": f'{_REALM}, error="invalid_request"',
+    "two-credentials": f'{_REALM}, error="invalid_request"',
+    "credential-in-url": f'{_REALM}, error="invalid_request"',
+}
+
+_BY_STATUS = {
+    401: "unauthenticated",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+}
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+
+class Problem(HTTPException):
+    """A refusal as the client will read it: `raise Problem("session-not-found", "…")`.
+
+    An `HTTPException`, because FastAPI lets only those through while it reads a body. `extensions` become members of
+    the body; the `scope` of `insufficient-scope` also goes into its challenge.
+    """
+
+    def __init__(
+        self, kind: str, detail: str | None = None, *, headers: Mapping[str, str] | None = None, **extensions: Any
+    ) -> None:
+        self.kind, self.extensions = kind, extensions
+        self.status, self.title = KINDS[kind]
+        told = {**_standing_headers(kind, extensions), **(headers or {})}
+        super().__init__(self.status, detail or f"{self.title}.", headers=told)
+
+    @property
+    def type(self) -> str:
+        return PROBLEM_BASE + self.kind
+
+    def body(self, request_id: UUID | None) -> dict[str, Any]:
+        """The members of RFC 9457 §3.1, then Aero2's `error`; `instance` names the request in our logs."""
+        instance = {"instance": f"urn:uuid:{request_id}"} if request_id else {}
+        core = {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}
+        return {**core, **instance, "error": self.detail, **self.extensions}
+
+
+def _standing_headers(kind: str, extensions: Mapping[str, Any]) -> dict[str, str]:
+    headers = {}
+    if kind in _CHALLENGES:
+        scope = f', scope="{extensions["scope"]}"' if "scope" in extensions else ""
+        headers["WWW-Authenticate"] = _CHALLENGES[kind] + scope
+    if kind in _RETRY_AFTER:
+        headers["Retry-After"] = _RETRY_AFTER[kind]
+    return headers
+
+
+def problem_response(problem: Problem, request_id: UUID | None) -> Response:
+    """Render in ASCII, so that no character a client sent can break the answer."""
+    content = json.dumps(problem.body(request_id), separators=(",", ":"))
+    return Response(content, problem.status, problem.headers, MEDIA_TYPE)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an exception means to a client; what nobody foresaw is an `internal-error`."""
+    match error:
+        case Problem():
+            return error
+        case LedgerError():
+            return _refusal(error)
+        case RequestValidationError():
+            return Problem("invalid-request", errors=[_fault(each) for each in error.errors()[:MAX_FAULTS]])
+        case HTTPException():
+            return _framework_refusal(error)
+        case ClientDisconnect():
+            return Problem("bad-request", "The client left before its request was complete.")
+        case _:
+            return Problem("internal-error", "Something went wrong on our side; the request id helps us to find out.")
+
+
+def _refusal(error: LedgerError) -> Problem:
+    known = next((REFUSALS[kind] for kind in type(error).__mro__ if kind in REFUSALS), None)
+    return Problem(*known) if known else Problem("internal-error")
+
+
+def _framework_refusal(error: HTTPException) -> Problem:
+    fallback = "internal-error" if error.status_code >= 500 else "bad-request"
+    return Problem(_BY_STATUS.get(error.status_code, fallback), headers=error.headers)
+
+
+def _fault(error: Mapping[str, Any]) -> dict[str, str]:
+    """Where, as a JSON pointer (RFC 6901) into the body or a parameter's name, and what; the value is not echoed."""
+    place, *path = error["loc"]
+    detail = error["msg"].removeprefix("Value error, ")
+    given = error.get("input")
+    if isinstance(given, str) and len(given) > 3 and given in detail:
+        detail = "The value is not valid"
+    if place != "body":
+        return {"parameter": ".".join(map(str, path)), "detail": detail}
+    return {"pointer": "".join(f"/{_pointer_token(step)}" for step in path), "detail": detail}
+
+
+def _pointer_token(step: object) -> str:
+    return str(step).replace("~", "~0").replace("/", "~1")
+
+
+def request_id_of(request: Request) -> UUID | None:
+    """The id that `Edge` gave to this request."""
+    request_id: UUID | None = request.scope.get("state", {}).get("request_id")
+    return request_id
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    if problem.kind == "method-not-allowed":
+        problem.headers = {"Allow": _allowed_methods(request)}
+    return problem_response(problem, request_id_of(request))
+
+
+def _allowed_methods(request: Request) -> str:
+    """Every method of this path (RFC 9110 §10.2.1); the router names those of its first matching route only."""
+    target = {"type": "http", "path": request.scope["path"], "root_path": request.scope.get("root_path", "")}
+    routes = request.app.routes
+    allowed = (m for m in _METHODS if any(r.matches({**target, "method": m})[0] is Match.FULL for r in routes))
+    return ", ".join(allowed)
+
+
+class Fault(BaseModel):
+    """One thing that does not fit: `pointer` into the body, or the name of a `parameter`."""
+
+    pointer: str | None = Field(None, examples=["/user_id"])
+    parameter: str | None = Field(None, examples=["limit"])
+    detail: str = Field(examples=["Field required"])
+
+
+class ProblemBody(BaseModel):
+    """Every error body: `application/problem+json` (RFC 9457), with a sentence for people in `error`."""
+
+    model_config = ConfigDict(extra="allow", title="Problem")
+
+    type: str = Field(examples=[PROBLEM_BASE + "session-not-found"])
+    title: str = Field(examples=["No such session"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no such session."])
+    instance: str = Field(examples=["urn:uuid:01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a10"])
+    error: str = Field(examples=["There is no such session."])
+    errors: list[Fault] | None = Field(None, description="What does not fit, for `invalid-request`.")
+
+
+def problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route: one entry a status, one example a kind."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        status, title = KINDS[kind]
+        entry = documented.setdefault(status, _empty_response())
+        entry["description"] = f"{entry['description']}; {title}".removeprefix("; ")
+        entry["content"][MEDIA_TYPE]["examples"][kind] = {"summary": title, "value": _example(kind)}
+    return documented
+
+
+def _empty_response() -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/ProblemBody"}
+    return {"description": "", "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}}
+
+
+def _example(kind: str) -> dict[str, Any]:
+    details = dict(REFUSALS.values())
+    return Problem(kind, details.get(kind)).body(UUID("01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a10"))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem, and describe problems in its OpenAPI document."""
+    for kind in (LedgerError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _answer)
+    _describe_problems(app)
+
+
+def _describe_problems(app: FastAPI) -> None:
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        _, schemas = models_json_schema([(ProblemBody, "serialization")], ref_template="#/components/schemas/{model}")
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

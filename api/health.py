@@ -1,0 +1,52 @@
+"""Whether this process lives, and whether it should get requests."""
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.requests import Request as HttpRequest
+
+from api.errors import Problem, problem_responses
+from api.schemas import Health, PolicyProgress, Readiness
+from api.service import Service
+from store.clock import MAX_DRIFT_S
+from store.database import store_errors
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz", summary="Liveness")
+async def healthz() -> Health:
+    """200 while the process answers at all."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", summary="Readiness", responses=problem_responses("store-unavailable", "clock-drift"))
+async def readyz(http: HttpRequest) -> Readiness:
+    """Whether the store answers and the clock can be trusted, and how far the policies have come."""
+    service: Service = http.app.state.service
+    drift_s = service.clock.drift_s()
+    if abs(drift_s) > MAX_DRIFT_S:
+        raise Problem("clock-drift", f"The wall clock is {drift_s:.0f} s away from the clock of the ledger.")
+    policies = await asyncio.to_thread(_progress, service)
+    return Readiness(
+        status="degraded" if any(policy.parked for policy in policies) else "ready",
+        is_leader=service.follower.is_leading,
+        clock_drift_seconds=round(drift_s, 3),
+        policies=policies,
+    )
+
+
+def _progress(service: Service) -> list[PolicyProgress]:
+    with store_errors():
+        found = service.follower.progress()
+    return [
+        PolicyProgress(
+            name=policy.name,
+            position=policy.position,
+            lag_events=policy.lag_events,
+            lag_seconds=round(policy.lag_seconds, 3),
+            events_per_second=round(policy.rate, 1),
+            parked=policy.parked,
+        )
+        for policy in found
+    ]

@@ -1,0 +1,187 @@
+"""What goes over the wire. Names are Aero2's; unknown members of a request are refused (API-12)."""
+
+import ipaddress
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from domain.events import EndReason
+
+TOKEN_PATTERN = r"^[A-Za-z0-9_-]{43}$"
+TOKEN_EXAMPLE = "AHk3p0mLr4dV5b8yqWz1nXcTfGhJ2sKe6uQiOaPvRtM"
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+def _printable(text: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _utf8_limit(text: str) -> str:
+    if len(text.encode()) > 255:
+        raise ValueError("at most 255 bytes of UTF-8 are allowed")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("not an IPv4 or IPv6 address") from None
+
+
+UserId = Annotated[
+    str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable), AfterValidator(_utf8_limit)
+]
+Token = Annotated[str, StringConstraints(pattern=TOKEN_PATTERN)]
+Method = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_printable)]
+
+
+class NewSession(_Request):
+    """A sign-in, as the sign-in service tells it."""
+
+    user_id: UserId = Field(description="The person who signed in; at most 255 bytes.", examples=["alice@example.com"])
+    ip_address: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="The person's address, not the service's.", examples=["203.0.113.7"]
+    )
+    user_agent: Annotated[str, StringConstraints(max_length=8192)] | None = Field(
+        None, description="The person's browser; kept up to 512 bytes.", examples=["Mozilla/5.0 (Macintosh; …"]
+    )
+    remember_me: bool = Field(False, description="Use the longer timeouts and a persistent cookie.")
+    idp_name: UserId | None = Field(None, description="Who authenticated the person.", examples=["google"])
+    auth_time: Annotated[AwareDatetime, Field(strict=False)] | None = Field(
+        None, description="When the person last authenticated (RFC 3339, or seconds since 1970).",
+        examples=["2026-11-23T10:00:00Z"],
+    )  # fmt: skip
+    amr: Annotated[list[Method], Field(max_length=16)] = Field(
+        default_factory=list, description="Authentication methods, RFC 8176.", examples=[["pwd", "otp"]]
+    )
+    replaces: Token | None = Field(
+        None, description="A session token of the same user, ended in the same append: re-authentication.",
+        examples=[TOKEN_EXAMPLE],
+    )  # fmt: skip
+
+
+class RevokeAll(_Request):
+    """Which sessions to end."""
+
+    except_current: bool = Field(False, description="Keep the session that asks.")
+
+
+class SessionOut(_Answer):
+    """An active session of the user."""
+
+    id: UUID = Field(
+        description="Public: names the session and opens nothing.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"]
+    )
+    user_agent: str | None = Field(examples=["Mozilla/5.0 (Macintosh; …"])
+    device: str = Field(examples=["Chrome on macOS"])
+    ip_address: str | None = Field(examples=["203.0.113.7"])
+    created_at: datetime = Field(examples=["2026-11-23T10:00:00.123456Z"])
+    last_active_at: datetime = Field(
+        description="Exact to `touch_precision_seconds` of the session check.", examples=["2026-11-23T10:05:00.123456Z"]
+    )
+    expires_at: datetime = Field(
+        description="When it ends unless it is used before.", examples=["2026-11-23T10:35:00.123456Z"]
+    )
+    idp_name: str | None = Field(examples=["google"])
+    remember_me: bool = Field(examples=[False])
+    is_current: bool = Field(description="Whether this session made the request.", examples=[True])
+
+
+class EndedSessionOut(SessionOut):
+    """A session of the user's history; the three last members are null while it is active."""
+
+    ended_at: datetime | None = Field(examples=["2026-11-23T10:20:00.123456Z"])
+    end_reason: EndReason | None = Field(examples=["signed_out"])
+    ended_by: str | None = Field(
+        description="`self`, `user:<pseudonym>`, `key:<key id>` or `policy:<name>`.", examples=["self"]
+    )
+
+
+class SessionList(_Answer):
+    """All active sessions, newest activity first; or, with `status`, a page of the history, newest sign-in first."""
+
+    sessions: list[EndedSessionOut | SessionOut]
+
+
+class CurrentSession(_Answer):
+    """The session behind the request."""
+
+    session: SessionOut
+    user_id: str = Field(examples=["alice@example.com"])
+    touch_precision_seconds: int = Field(
+        description="Uses closer together than this are recorded as one.", examples=[60]
+    )
+
+
+class SessionStarted(_Answer):
+    """A new session. The token is shown this once."""
+
+    session: SessionOut
+    token: str = Field(pattern=TOKEN_PATTERN, examples=[TOKEN_EXAMPLE])
+    cookie: str = Field(
+        description="The value of a `Set-Cookie` header for the person's browser.",
+        examples=[f"__Host-sid={TOKEN_EXAMPLE}; Path=/; Secure; HttpOnly; SameSite=Lax"],
+    )
+
+
+class Message(_Answer):
+    """What happened."""
+
+    message: str = Field(examples=["Session revoked"])
+
+
+class RevokedCount(_Answer):
+    """How many sessions this ended."""
+
+    revoked_count: int = Field(examples=[3])
+
+
+class RevokedSessions(Message):
+    """What happened, and how many sessions this ended."""
+
+    message: str = Field(examples=["Sessions revoked"])
+    revoked_count: int = Field(examples=[3])
+
+
+class UserState(Message):
+    """Whether the user may have sessions."""
+
+    message: str = Field(examples=["User disabled"])
+    user_id: str = Field(examples=["alice@example.com"])
+    disabled: bool = Field(examples=[True])
+
+
+class Health(_Answer):
+    status: str = Field(examples=["ok"])
+
+
+class PolicyProgress(_Answer):
+    """How far a policy has come along the log."""
+
+    name: str = Field(examples=["revoke-sessions-on-user-disabled"])
+    position: int = Field(examples=[4711])
+    lag_events: int = Field(examples=[0])
+    lag_seconds: float = Field(examples=[0.0])
+    events_per_second: float = Field(description="Of its last batch in this process.", examples=[12000.0])
+    parked: str | None = Field(description="Why it answers nothing until a restart.", examples=[None])
+
+
+class Readiness(_Answer):
+    """`ready`, or `degraded` when a policy is parked: access does not depend on policies."""
+
+    status: str = Field(examples=["ready"])
+    is_leader: bool = Field(description="Whether this process follows the log.", examples=[True])
+    clock_drift_seconds: float = Field(examples=[0.0])
+    policies: list[PolicyProgress]

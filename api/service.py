@@ -1,0 +1,98 @@
+"""Everything behind HTTP, wired: ledger, store, read models, follower. Tests and scripts start it without a server."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+
+from domain.errors import StoreUnavailable
+from domain.ledger import SessionLedger
+from domain.policies import EndSessionsOnTimeout, RevokeSessionsOnUserDisabled
+from domain.session import Limits
+from projections.follower import Follower
+from projections.sessions import SessionQueries, SessionsProjection
+from projections.sweeper import Sweeper
+from store.clock import Clock
+from store.database import Database
+from store.deciding import Decider
+from store.keys import KeyStore
+from store.reads import Reads
+from store.recorder import Factory
+from store.schema import create_log, create_working
+from store.sealing import SealingMapper
+from store.snapshots import Snapshotter
+from store.writer import BatchWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where things are kept. `owner_url` creates the log's tables on PostgreSQL, as a role that the service is not."""
+
+    url: str
+    keys_url: str
+    master_key_file: Path
+    owner_url: str | None = None
+
+
+class Service:
+    """Opened by its constructor, which creates what is missing; `start` begins to follow; `close` ends all of it."""
+
+    def __init__(self, stores: Stores, limits: Limits, new_id: Callable[[], UUID], clock: Clock | None = None) -> None:
+        self.database = Database(stores.url)
+        _create_tables(self.database, stores.owner_url)
+        self.database.check_durability()
+        self.keys_database = Database(stores.keys_url)
+        self.keys = KeyStore(self.keys_database, stores.master_key_file)
+        self.mapper = SealingMapper(self.keys)
+        self.clock = clock or Clock(not_before=_last_recorded_at(self.database))
+        self.factory = Factory(database=self.database, clock=self.clock, mapper=self.mapper)
+        self.recorder = self.factory.application_recorder()
+        self.ledger = SessionLedger(self.factory, self.keys.pseudonym, limits)
+        self.snapshotter = Snapshotter(self.factory.aggregate_recorder("snapshots"), self.mapper)
+        decider = Decider(self.ledger, self.mapper, self.keys, self.clock, new_id)
+        inline = [SessionsProjection()]
+        self.writer = BatchWriter(decider, self.recorder, self.mapper, inline, self.snapshotter, self.clock)
+        self.ledger.writes_through(self.writer)
+        self.follower = Follower(self.recorder, self.mapper, [RevokeSessionsOnUserDisabled(self.ledger)], self.clock)
+        rule = EndSessionsOnTimeout(self.ledger)
+        self.sweeper = Sweeper(self.database, rule, self.follower, self.clock, new_id)
+        self.reads = Reads(self.database)
+        self.key_reads = Reads(self.keys_database)
+        self.sessions = SessionQueries(self.reads, self.clock)
+
+    def start(self) -> None:
+        self.follower.start()
+        self.sweeper.start()
+
+    def close(self) -> None:
+        """Stop following, answer what was submitted, then let go of the databases."""
+        self.sweeper.close()
+        self.follower.close()
+        self.writer.close()
+        self.snapshotter.close()
+        self.ledger.close()
+        self.keys_database.close()
+
+
+def _create_tables(database: Database, owner_url: str | None) -> None:
+    try:
+        if owner_url:
+            owner = Database(owner_url)
+            with owner.transaction() as connection:
+                create_log(connection, app_role=database.url.username)
+            owner.close()
+        with database.transaction() as connection:
+            create_log(connection)
+            create_working(connection)
+            SessionsProjection().create_tables(connection)
+    except DBAPIError as error:
+        raise StoreUnavailable(f"{database.url.render_as_string()} cannot be prepared: {error.orig}") from error
+
+
+def _last_recorded_at(database: Database) -> int:
+    from store.schema import head
+
+    with database.reading() as connection:
+        return int(connection.execute(head.select()).one().recorded_at)

@@ -1,0 +1,70 @@
+"""What an administrator does to a user: see his sessions, end them, disable him, enable him."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path
+from starlette.requests import Request as HttpRequest
+
+from api.body import StrictRoute
+from api.credentials import Authorized, Needs
+from api.errors import problem_responses
+from api.listing import SessionListing
+from api.openapi import BEARER, USER_PROBLEMS
+from api.schemas import Message, RevokedSessions, SessionList, UserId, UserState
+from api.sessions import owned_session
+from domain.events import EndReason
+from store.api_keys import Scope
+
+# Ids may hold slashes, so they take the rest of the path up to the fixed end of each route.
+router = APIRouter(prefix="/api/users", tags=["users"], route_class=StrictRoute)
+
+Admin = Annotated[Authorized, Depends(Needs(Scope.USERS_ADMIN))]
+Id = Annotated[
+    UserId, Path(description="The user's id, as the sign-in service gave it.", examples=["alice@example.com"])
+]
+
+
+def _documented(*more: str) -> dict[str, Any]:
+    return {"responses": problem_responses(*USER_PROBLEMS, *more), "openapi_extra": BEARER}
+
+
+@router.post("/{user_id:path}/disable", summary="Disable a user", **_documented())
+async def disable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
+    """From the answer on none of his sessions is valid and he cannot sign in. Repeating it changes nothing."""
+    await asyncio.wrap_future(http.app.state.service.ledger.disable_user(user_id, by.request))
+    return UserState(message="User disabled", user_id=user_id, disabled=True)
+
+
+@router.post("/{user_id:path}/enable", summary="Enable a user", **_documented())
+async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
+    """He may sign in again; no old session revives. Repeating it, or enabling an unknown user, records nothing."""
+    await asyncio.wrap_future(http.app.state.service.ledger.enable_user(user_id, by.request))
+    return UserState(message="User enabled", user_id=user_id, disabled=False)
+
+
+@router.get("/{user_id:path}/sessions", summary="List a user's sessions", **_documented("invalid-cursor"))
+async def list_user_sessions(http: HttpRequest, user_id: Id, by: Admin, listing: SessionListing) -> SessionList:
+    """As the user himself sees them; an unknown user has none."""
+    return await listing.of(http.app.state.service.keys.pseudonym(user_id), by.session_id)
+
+
+@router.delete("/{user_id:path}/sessions", summary="End all sessions of a user", **_documented())
+async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> RevokedSessions:
+    """End every session of the user in one append; an unknown user has none."""
+    service = http.app.state.service
+    stream = service.keys.pseudonym(user_id)
+    revoking = service.ledger.revoke_all_sessions(stream, EndReason.REVOKED_BY_ADMIN, by.request)
+    count = (await asyncio.wrap_future(revoking)).result
+    return RevokedSessions(message="Sessions revoked", revoked_count=count)
+
+
+@router.delete("/{user_id:path}/sessions/{session_id}", summary="End one session of a user",
+               **_documented("session-not-found"))  # fmt: skip
+async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: str, by: Admin) -> Message:
+    """End one session of the user; one that has ended already is answered alike."""
+    service = http.app.state.service
+    view = await owned_session(service.sessions, service.keys.pseudonym(user_id), session_id)
+    revoking = service.ledger.revoke_session(view.stream, view.session_id, EndReason.REVOKED_BY_ADMIN, by.request)
+    await asyncio.wrap_future(revoking)
+    return Message(message="Session revoked")

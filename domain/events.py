@@ -1,0 +1,101 @@
+"""The facts of a session's life. Stored for ever: a topic or a field that was ever written never changes its meaning.
+
+Every fact carries `timestamp` (when it happened, UTC), `event_id` (UUIDv7), `actor` (`self`, `user:<stream>`,
+`key:<key id>` or `policy:<name>`), `correlation_id` (the request) and `causation_id` (the fact that a policy answered).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from eventsourcing.domain import AggregateCreated, AggregateEvent
+
+
+class EndReason(StrEnum):
+    """Why a session ended: the closed list."""
+
+    SIGNED_OUT = "signed_out"
+    REVOKED_BY_USER = "revoked_by_user"
+    REVOKED_BY_ADMIN = "revoked_by_admin"
+    REVOKE_ALL = "revoke_all"
+    USER_DISABLED = "user_disabled"
+    INACTIVITY_TIMEOUT = "inactivity_timeout"
+    ABSOLUTE_TIMEOUT = "absolute_timeout"
+    SESSION_LIMIT = "session_limit"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Personal data as it is stored: readable only with its user's key."""
+
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDetails:
+    """Where a sign-in came from, as the sign-in service told it. Personal data: stored sealed."""
+
+    ip_address: str | None
+    user_agent: str | None
+
+
+class Fact(AggregateEvent):
+    """What every event says beside its own facts."""
+
+    event_id: UUID
+    actor: str
+    correlation_id: UUID
+    causation_id: UUID | None
+
+
+class UserEnrolled(Fact, AggregateCreated):
+    """The ledger first hears of a user. The one place where his id stands in the log, sealed."""
+
+    TOPIC = "UserEnrolled"
+    user_id: str | Sealed
+
+
+class SessionCreated(Fact):
+    """A user signed in. The timeouts (seconds) that apply are frozen here: a changed setting rewrites no history."""
+
+    TOPIC = "SessionCreated"
+    session_id: UUID
+    token_hash: bytes
+    idle_timeout: int
+    absolute_timeout: int
+    remember_me: bool
+    idp_name: str | None
+    auth_time: datetime | None
+    amr: tuple[str, ...]
+    device: str
+    client: ClientDetails | Sealed | None
+
+
+class SessionTouched(Fact):
+    """The session was used, at `timestamp`."""
+
+    TOPIC = "SessionTouched"
+    session_id: UUID
+
+
+class SessionRevoked(Fact):
+    """The session ended at `ended_at`: for an end by time its deadline, which may be long before `timestamp`."""
+
+    TOPIC = "SessionRevoked"
+    session_id: UUID
+    reason: EndReason
+    ended_at: datetime
+
+
+class UserDisabled(Fact):
+    """No session of this user is valid from here on, and none may be created."""
+
+    TOPIC = "UserDisabled"
+
+
+class UserEnabled(Fact):
+    """The user may sign in again. It revives nothing."""
+
+    TOPIC = "UserEnabled"

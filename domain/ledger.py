@@ -1,0 +1,158 @@
+"""`SessionLedger`: the only door for commands. Each names one user, decides on his aggregate, and is recorded whole."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+from eventsourcing.application import Application
+from eventsourcing.persistence import InfrastructureFactory
+from eventsourcing.utils import Environment, EnvType
+
+from domain.events import EndReason
+from domain.session import Limits, Session
+from domain.user import Context, SignIn, User
+
+T = TypeVar("T")
+Decision = Callable[[User | None, Context], tuple[User | None, T]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """On whose behalf a command comes: `actor` as in the facts, the id of the request, the fact it answers."""
+
+    actor: str
+    correlation_id: UUID
+    causation_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An idempotency key's digest, the digest of the request it came with, and the answer to keep, to be sealed."""
+
+    key: bytes
+    fingerprint: bytes
+    answer: Callable[[Session], bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T]):
+    """A wish about one user. `decide` may run again, on newer facts; only its last run counts."""
+
+    stream: UUID
+    decide: Decision[T]
+    request: Request
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Generic[T]):
+    """A command's result, durable up to `position`. `replay` is the kept answer when an idempotency key came again."""
+
+    result: T
+    position: int
+    replay: bytes | None = field(default=None, repr=False)
+
+
+class Writer(Protocol):
+    """What makes commands durable. The future ends with a `LedgerError` when the wish is refused."""
+
+    def submit(self, command: Command[T]) -> "Future[Recorded[T]]": ...
+
+
+class SessionLedger(Application[UUID]):
+    """The ledger. Reading (repository, notification log) is the library's; writing is the writer's.
+
+    `pseudonym` turns a user id into his stream. Every command returns a future of what was recorded.
+    """
+
+    name = "session-ledger"
+    is_snapshotting_enabled = True
+
+    def __init__(self, factory: InfrastructureFactory[Any], pseudonym: Callable[[str], UUID], limits: Limits) -> None:
+        self._given_factory = factory
+        self.pseudonym = pseudonym
+        self.limits = limits
+        super().__init__()
+
+    def writes_through(self, writer: Writer) -> None:
+        """Name the writer. It reads users from this ledger's repository, so it is made after it."""
+        self._writer = writer
+
+    def create_session(
+        self, user_id: str, sign_in: SignIn, request: Request, claim: Claim | None = None
+    ) -> "Future[Recorded[Session]]":
+        """Begin a session, enrolling the user when he is new. Raises `UserDisabled`."""
+        stream = self.pseudonym(user_id)
+
+        def decide(user: User | None, context: Context) -> tuple[User, Session]:
+            user = user or User.enrol(stream, user_id, context)
+            return user, user.create_session(sign_in, self.limits)
+
+        return self._writer.submit(Command(stream, decide, request, claim))
+
+    def touch_session(self, stream: UUID, session_id: UUID, request: Request) -> "Future[Recorded[bool]]":
+        """Record a use, coalesced; False when the session is not live."""
+        interval = self.limits.touch_interval
+        return self._to_known(stream, request, False, lambda user: user.touch_session(session_id, interval))
+
+    def revoke_session(
+        self, stream: UUID, session_id: UUID, reason: EndReason, request: Request
+    ) -> "Future[Recorded[bool]]":
+        """End one session; False when there was nothing left to end."""
+        return self._to_known(stream, request, False, lambda user: user.revoke_session(session_id, reason))
+
+    def sign_out(self, stream: UUID, session_id: UUID, request: Request) -> "Future[Recorded[bool]]":
+        """End the session at its user's own wish; False when it had ended."""
+        return self.revoke_session(stream, session_id, EndReason.SIGNED_OUT, request)
+
+    def revoke_all_sessions(
+        self, stream: UUID, reason: EndReason, request: Request, *, keep: UUID | None = None
+    ) -> "Future[Recorded[int]]":
+        """End every live session of the user, but `keep`, in one append; the number that this ended."""
+        return self._to_known(stream, request, 0, lambda user: user.revoke_all_sessions(reason, keep=keep))
+
+    def disable_user(self, user_id: str, request: Request) -> "Future[Recorded[bool]]":
+        """Refuse the user from the commit on, also one never heard of before; False when he already was disabled."""
+        stream = self.pseudonym(user_id)
+
+        def decide(user: User | None, context: Context) -> tuple[User, bool]:
+            user = user or User.enrol(stream, user_id, context)
+            return user, user.disable()
+
+        return self._writer.submit(Command(stream, decide, request))
+
+    def enable_user(self, user_id: str, request: Request) -> "Future[Recorded[bool]]":
+        """Let the user sign in again; False when he was not disabled. Revives nothing."""
+        return self._to_known(self.pseudonym(user_id), request, False, User.enable)
+
+    def enrol_user(self, user_id: str, request: Request) -> "Future[Recorded[UUID]]":
+        """Make sure that the ledger has heard of the user, so that he can be named as an actor; his stream."""
+        stream = self.pseudonym(user_id)
+        return self._writer.submit(
+            Command(stream, lambda user, context: (user or User.enrol(stream, user_id, context), stream), request)
+        )
+
+    def revoke_disabled_sessions(self, stream: UUID, before: int, request: Request) -> "Future[Recorded[int]]":
+        """Record the end of the sessions, created below version `before`, that a disable cut off."""
+        return self._to_known(stream, request, 0, lambda user: user.revoke_disabled_sessions(before))
+
+    def end_expired_sessions(self, stream: UUID, request: Request) -> "Future[Recorded[int]]":
+        """Record the end of the sessions that time has ended; how many."""
+        return self._to_known(stream, request, 0, User.settle)
+
+    def _to_known(
+        self, stream: UUID, request: Request, otherwise: T, act: Callable[[User], T]
+    ) -> "Future[Recorded[T]]":
+        def decide(user: User | None, context: Context) -> tuple[User | None, T]:
+            return user, act(user) if user else otherwise
+
+        return self._writer.submit(Command(stream, decide, request))
+
+    def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
+        """Settings come in as arguments: the process's environment configures nothing here."""
+        return Environment(name, {"IS_SNAPSHOTTING_ENABLED": "y", **(env or {})})
+
+    def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
+        return self._given_factory

@@ -1,0 +1,64 @@
+"""A session inside a user: how long it may live, when it ends, and why."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from domain.events import EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds a session may be idle, and may live at all (NIST SP 800-63B-4 §5.2: activity resets only the first)."""
+
+    idle: int
+    absolute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the operator allows. `touch_interval`: seconds within which a further use records nothing."""
+
+    normal: Timeouts = Timeouts(idle=30 * 60, absolute=12 * 3600)
+    remembered: Timeouts = Timeouts(idle=14 * 86400, absolute=30 * 86400)
+    touch_interval: int = 60
+    max_sessions: int = 50
+
+    def timeouts(self, *, remember_me: bool) -> Timeouts:
+        return self.remembered if remember_me else self.normal
+
+
+class End(NamedTuple):
+    """When a session ended or will end, and why."""
+
+    at: datetime
+    reason: EndReason
+
+
+@dataclass(slots=True)
+class Session:
+    """A signed-in session that has not been recorded as ended."""
+
+    session_id: UUID
+    created_version: int
+    created_at: datetime
+    last_active_at: datetime
+    timeouts: Timeouts
+
+    @property
+    def deadline(self) -> End:
+        """The moment from which time alone ends it."""
+        return deadline(self.created_at, self.last_active_at, self.timeouts)
+
+    def is_live(self, now: datetime) -> bool:
+        return now < self.deadline.at
+
+
+def deadline(created_at: datetime, last_active_at: datetime, timeouts: Timeouts) -> End:
+    """The earlier of the idle and the absolute limit; active means strictly before it (SES-08)."""
+    idle = last_active_at + timedelta(seconds=timeouts.idle)
+    absolute = created_at + timedelta(seconds=timeouts.absolute)
+    if idle < absolute:
+        return End(idle, EndReason.INACTIVITY_TIMEOUT)
+    return End(absolute, EndReason.ABSOLUTE_TIMEOUT)

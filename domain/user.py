@@ -1,0 +1,293 @@
+"""The `User` aggregate: one stream a user, his sessions inside it. Decisions first, then appliers, then helpers.
+
+A decision looks at everything before it emits anything, so one that raises has recorded nothing. An applier never
+raises and never judges: history must always replay.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+from eventsourcing.domain import Aggregate, CanSnapshotAggregate, DomainEvent, event
+from eventsourcing.utils import get_topic, register_topic
+
+from domain.errors import UserDisabled as UserIsDisabled
+from domain.events import (
+    ClientDetails,
+    EndReason,
+    SessionCreated,
+    SessionRevoked,
+    SessionTouched,
+    UserDisabled,
+    UserEnabled,
+    UserEnrolled,
+)
+from domain.session import Limits, Session, Timeouts
+
+EXPIRY = "policy:end-sessions-on-timeout"
+DISABLED = "policy:revoke-sessions-on-user-disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who acts, when, and on whose request: what every fact of one command shares."""
+
+    now: datetime
+    actor: str
+    correlation_id: UUID
+    causation_id: UUID | None
+    new_event_id: Callable[[], UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """What the sign-in service says of a new session. `token_hash` is SHA-256 of the secret, which stays outside."""
+
+    session_id: UUID
+    token_hash: bytes = field(repr=False)
+    device: str
+    client: ClientDetails | None = field(default=None, repr=False)
+    remember_me: bool = False
+    idp_name: str | None = None
+    auth_time: datetime | None = None
+    amr: tuple[str, ...] = ()
+    replaces: UUID | None = None
+
+
+class Disabled(NamedTuple):
+    """The `UserDisabled` that is in force."""
+
+    version: int
+    at: datetime
+    event_id: UUID
+
+
+class UserSnapshot(CanSnapshotAggregate[UUID], DomainEvent):
+    """A user's state at a version, as a plain dict. Disposable: the log alone rebuilds it."""
+
+    TOPIC = "UserSnapshot"
+    topic: str
+    state: dict[str, Any]
+
+    @classmethod
+    def take(cls, aggregate: Any) -> Self:
+        return cls(  # type: ignore[call-arg]
+            aggregate.id, aggregate.version, aggregate.modified_on, get_topic(type(aggregate)), aggregate.state()
+        )
+
+    def mutate(self, _: None) -> Any:
+        return User.from_state(self.originator_id, self.originator_version, self.state)
+
+
+register_topic(UserSnapshot.TOPIC, UserSnapshot)
+
+
+class User(Aggregate):
+    """A person who signs in. Holds the sessions that have not ended, so it stays small whatever his history."""
+
+    TOPIC = "User"
+    Snapshot = UserSnapshot  # type: ignore[assignment]
+    Created = UserEnrolled  # type: ignore[assignment]
+    SessionCreated = SessionCreated
+    SessionTouched = SessionTouched
+    SessionRevoked = SessionRevoked
+    UserDisabled = UserDisabled
+    UserEnabled = UserEnabled
+
+    # -- decisions
+
+    @classmethod
+    def enrol(cls, stream: UUID, user_id: str, context: Context) -> Self:
+        """The ledger first hears of `user_id`."""
+        user = cls._create(
+            cls.Created,
+            id=stream,
+            user_id=user_id,
+            timestamp=context.now,
+            event_id=context.new_event_id(),
+            actor=context.actor,
+            correlation_id=context.correlation_id,
+            causation_id=context.causation_id,
+        )
+        return user.acting(context)
+
+    def create_session(self, sign_in: SignIn, limits: Limits) -> Session:
+        """Begin a session; end the one it replaces and, at the cap, the least recently active."""
+        if self.disabled:
+            raise UserIsDisabled("This user is disabled.")
+        self.settle()
+        if sign_in.replaces in self.sessions:
+            self._revoke(sign_in.replaces, EndReason.REPLACED)
+        for session in self._least_recently_active(len(self.sessions) - limits.max_sessions + 1):
+            self._revoke(session.session_id, EndReason.SESSION_LIMIT)
+        timeouts = limits.timeouts(remember_me=sign_in.remember_me)
+        self.trigger_event(
+            self.SessionCreated,
+            session_id=sign_in.session_id,
+            token_hash=sign_in.token_hash,
+            idle_timeout=timeouts.idle,
+            absolute_timeout=timeouts.absolute,
+            remember_me=sign_in.remember_me,
+            idp_name=sign_in.idp_name,
+            auth_time=sign_in.auth_time,
+            amr=sign_in.amr,
+            device=sign_in.device,
+            client=sign_in.client,
+        )
+        return self.sessions[sign_in.session_id]
+
+    def touch_session(self, session_id: UUID, touch_interval: int) -> bool:
+        """Record a use, unless one is recorded within `touch_interval` seconds; False when the session is not live."""
+        self.settle()
+        session = self._live(session_id)
+        if session is None:
+            return False
+        if (self._now - session.last_active_at).total_seconds() >= touch_interval:
+            self.trigger_event(self.SessionTouched, session_id=session_id)
+        return True
+
+    def revoke_session(self, session_id: UUID, reason: EndReason) -> bool:
+        """End one session; False when there was nothing to end: not his, or ended already."""
+        self.settle()
+        if self._live(session_id) is None:
+            return False
+        self._revoke(session_id, reason)
+        return True
+
+    def revoke_all_sessions(self, reason: EndReason, *, keep: UUID | None = None) -> int:
+        """End every live session but `keep`; the number that this ended."""
+        self.settle()
+        ending = [] if self.disabled else [session_id for session_id in self.sessions if session_id != keep]
+        for session_id in ending:
+            self._revoke(session_id, reason)
+        return len(ending)
+
+    def disable(self) -> bool:
+        """Refuse this user from here on; False when he already was."""
+        if self.disabled:
+            return False
+        self.settle()
+        self.trigger_event(self.UserDisabled)
+        return True
+
+    def enable(self) -> bool:
+        """Let this user sign in again; what the disable cut off is recorded as ended first, so nothing revives."""
+        if not self.disabled:
+            return False
+        self.revoke_disabled_sessions()
+        self.trigger_event(self.UserEnabled)
+        return True
+
+    def revoke_disabled_sessions(self, created_before: int | None = None) -> int:
+        """Record the end of the sessions that the disable in force cut off, those below version `created_before`."""
+        if not (disabled := self.disabled):
+            return 0
+        bound = disabled.version if created_before is None else created_before
+        ending = [s.session_id for s in self.sessions.values() if s.created_version < bound]
+        for session_id in ending:
+            self._revoke(
+                session_id, EndReason.USER_DISABLED, at=disabled.at, actor=DISABLED, causation_id=disabled.event_id
+            )
+        return len(ending)
+
+    def settle(self) -> int:
+        """Record what time has ended. A disabled user's sessions ended by that, whatever the time."""
+        if self.disabled:
+            return 0
+        ending = [s for s in self.sessions.values() if not s.is_live(self._now)]
+        for session in ending:
+            end = session.deadline
+            self._revoke(session.session_id, end.reason, at=end.at, actor=EXPIRY)
+        return len(ending)
+
+    # -- appliers
+
+    def __init__(self) -> None:
+        self.sessions: dict[UUID, Session] = {}
+        self.disabled: Disabled | None = None
+
+    @event(SessionCreated)
+    def _begin(self, session_id: UUID, timestamp: datetime, idle_timeout: int, absolute_timeout: int) -> None:
+        self.sessions[session_id] = Session(
+            session_id, self.version + 1, timestamp, timestamp, Timeouts(idle_timeout, absolute_timeout)
+        )
+
+    @event(SessionTouched)
+    def _use(self, session_id: UUID, timestamp: datetime) -> None:
+        if session := self.sessions.get(session_id):
+            session.last_active_at = timestamp
+
+    @event(SessionRevoked)
+    def _end(self, session_id: UUID) -> None:
+        self.sessions.pop(session_id, None)
+
+    @event(UserDisabled)
+    def _disable(self, timestamp: datetime, event_id: UUID) -> None:
+        self.disabled = Disabled(self.version + 1, timestamp, event_id)
+
+    @event(UserEnabled)
+    def _enable(self) -> None:
+        self.disabled = None
+
+    # -- helpers
+
+    def acting(self, context: Context) -> Self:
+        """Take on the context of the next command. Time never runs backwards within a stream (F-16)."""
+        self._context = context
+        self._now = max(context.now, self.modified_on)
+        return self
+
+    def trigger_event(self, event_class: type[Any], **facts: Any) -> None:
+        """Add the command's context to the facts: nothing in the library reads the wall clock."""
+        context = self._context
+        facts.setdefault("actor", context.actor)
+        facts.setdefault("causation_id", context.causation_id)
+        super().trigger_event(
+            event_class,
+            timestamp=self._now,
+            event_id=context.new_event_id(),
+            correlation_id=context.correlation_id,
+            **facts,
+        )
+
+    def _revoke(self, session_id: UUID, reason: EndReason, *, at: datetime | None = None, **facts: Any) -> None:
+        self.trigger_event(self.SessionRevoked, session_id=session_id, reason=reason, ended_at=at or self._now, **facts)
+
+    def _live(self, session_id: UUID) -> Session | None:
+        return None if self.disabled else self.sessions.get(session_id)
+
+    def _least_recently_active(self, count: int) -> list[Session]:
+        by_activity = sorted(self.sessions.values(), key=lambda s: (s.last_active_at, s.created_version))
+        return by_activity[: max(count, 0)]
+
+    def state(self) -> dict[str, Any]:
+        """Everything a command needs, in plain JSON values; the inverse of `from_state`."""
+        disabled = self.disabled
+        return {
+            "created_on": self.created_on.isoformat(),
+            "modified_on": self.modified_on.isoformat(),
+            "disabled": disabled and [disabled.version, disabled.at.isoformat(), disabled.event_id.hex],
+            "sessions": [
+                [s.session_id.hex, s.created_version, s.created_at.isoformat(), s.last_active_at.isoformat(),
+                 s.timeouts.idle, s.timeouts.absolute]
+                for s in self.sessions.values()
+            ],
+        }  # fmt: skip
+
+    @classmethod
+    def from_state(cls, stream: UUID, version: int, state: dict[str, Any]) -> Self:
+        when = datetime.fromisoformat
+        user = cls.__new__(cls)
+        user.__base_init__(stream, version, when(state["created_on"]))
+        user.__init__()  # type: ignore[misc]
+        user.modified_on = when(state["modified_on"])
+        if state["disabled"]:
+            at_version, at, event_id = state["disabled"]
+            user.disabled = Disabled(at_version, when(at), UUID(event_id))
+        for session_id, created_version, created_at, last_active_at, idle, absolute in state["sessions"]:
+            user.sessions[UUID(session_id)] = Session(
+                UUID(session_id), created_version, when(created_at), when(last_active_at), Timeouts(idle, absolute)
+            )
+        return user

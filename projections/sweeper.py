@@ -1,0 +1,80 @@
+"""Ends by time, for users whom nobody touches: a chore of the process that leads."""
+
+import logging
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+from domain.errors import LedgerError
+from domain.policies import EndSessionsOnTimeout
+from projections.follower import PASSING, Follower
+from projections.sessions import streams_past_deadline
+from store.clock import MAX_DRIFT_S, Clock
+from store.database import Database
+from store.idempotency import forget_old
+
+INTERVAL_S = 30.0
+PAGE = 500
+
+logger = logging.getLogger("ledger.sweeper")
+
+
+class Sweeper:
+    """Access never depends on it: a session past its deadline is refused whether or not it was swept.
+
+    It pauses while wall and clock disagree, so that a wrong clock ends no session for good (F-17).
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        rule: EndSessionsOnTimeout,
+        follower: Follower,
+        clock: Clock,
+        new_id: Callable[[], UUID],
+    ) -> None:
+        self._database = database
+        self._rule = rule
+        self._follower = follower
+        self._clock = clock
+        self._new_id = new_id
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ledger-sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def sweep(self) -> int:
+        """End what time has ended by now; the number of sessions."""
+        correlation_id, now = self._new_id(), self._clock.now()
+        after: UUID | None = None
+        ended = 0
+        while not self._stopping.is_set():
+            with self._database.reading() as connection:
+                streams = streams_past_deadline(connection, now, after, PAGE)
+            if not streams:
+                break
+            ended += self._rule.end(streams, correlation_id)
+            after = streams[-1]
+        with self._database.transaction() as connection:
+            forget_old(connection, now)
+        return ended
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL_S):
+            if not self._follower.is_leading:
+                continue
+            if abs(self._clock.drift_s()) > MAX_DRIFT_S:
+                logger.error(
+                    "wall and clock disagree, so nothing is swept", extra={"fields": {"drift_s": self._clock.drift_s()}}
+                )
+                continue
+            try:
+                self.sweep()
+            except (*PASSING, LedgerError) as error:
+                logger.warning("sweeping failed, trying again later", extra={"fields": {"error": repr(error)}})

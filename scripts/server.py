@@ -1,0 +1,90 @@
+"""`./scripts/serve`: check the settings, then serve until Ctrl-C."""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+import uvicorn
+
+from api.app import access_tokens, create_app, open_service
+from api.logs import configure_logging
+from api.settings import Settings, SettingsError, load_settings, unknown_settings
+from domain.errors import StoreUnavailable
+from scripts import demo
+from store.clock import Clock, ClockBehindLog
+from store.keys import MasterKeyError
+
+GRACE_S = 10
+BAD_SETTINGS, CANNOT_START = 2, 1
+
+
+def main() -> None:
+    wants_demo = _parser().parse_args().demo
+    try:
+        settings = _settings(os.environ)
+    except SettingsError as error:
+        _fail(BAD_SETTINGS, error)
+    configure_logging()
+    config = _config(settings)
+    listening = config.bind_socket()
+    try:
+        if wants_demo:
+            demo.prepare(settings, _url(listening))
+        else:
+            open_service(settings).close()
+    except (StoreUnavailable, MasterKeyError, ClockBehindLog, OSError) as error:
+        _fail(CANNOT_START, error)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _settings(environ: Mapping[str, str]) -> Settings:
+    """Checked as far as they can be before anything is touched. Raises `SettingsError`."""
+    settings = load_settings(environ)
+    for warning in unknown_settings(environ):
+        print(warning, file=sys.stderr)
+    try:
+        access_tokens(settings, Clock().now)
+    except ValueError as error:
+        raise SettingsError(
+            f"LEDGER_JWT_JWKS is {settings.jwt_jwks!r}; allowed: a file with usable keys, or an http(s):// URL ({error})"
+        ) from error
+    return settings
+
+
+def _config(settings: Settings) -> uvicorn.Config:
+    """On a signal, requests at hand are finished, for at most `GRACE_S` seconds (F-24)."""
+    proxies = [str(network) for network in settings.trusted_proxies]
+    return uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+def _url(listening: socket.socket) -> str:
+    host, port, *_ = listening.getsockname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _fail(status: int, error: Exception) -> NoReturn:
+    print(error, file=sys.stderr)
+    sys.exit(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./scripts/serve", description="Serve the session ledger.")
+    parser.add_argument("--demo", action="store_true", help="first enrol three users and print curl lines to try")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

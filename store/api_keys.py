@@ -1,0 +1,88 @@
+"""API keys for services and administrators: shown once, stored as SHA-256, revoked by a mark."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import bindparam, insert, select, update
+
+from store.database import Database, store_errors
+from store.reads import Query, Reads
+from store.schema import api_keys
+
+PREFIX = "slk_"
+
+
+class Scope(StrEnum):
+    """What a credential may do beside being its user's session."""
+
+    SESSIONS_CREATE = "sessions:create"
+    USERS_ADMIN = "users:admin"
+    AUDIT_READ = "audit:read"
+    AUDIT_PERSONAL = "audit:personal"
+    TOKENS_INTROSPECT = "tokens:introspect"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key without its secret. `created_at`, `revoked_at`: microseconds since 1970."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[str]
+    created_at: int
+    revoked_at: int | None
+
+
+def digest(secret: str) -> bytes:
+    """What is stored of a key or a session token; 256 random bits need no slow hash."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def create_key(database: Database, name: str, scopes: Sequence[Scope], now: int) -> tuple[ApiKey, str]:
+    """A new key, and its secret, which is not to be had again."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    key = ApiKey(secrets.token_hex(6), name, frozenset(scopes), now, None)
+    with store_errors(), database.transaction() as connection:
+        connection.execute(
+            insert(api_keys).values(
+                key_id=key.key_id, digest=digest(secret), name=name, scopes=" ".join(sorted(scopes)), created_at=now
+            )
+        )
+    return key, secret
+
+
+def list_keys(database: Database) -> list[ApiKey]:
+    """Every key ever made, oldest first."""
+    with store_errors(), database.reading() as connection:
+        return [_key(row) for row in connection.execute(select(*_COLUMNS).order_by(api_keys.c.created_at)).tuples()]
+
+
+def revoke_key(database: Database, key_id: str, now: int) -> bool:
+    """Refuse the key from the commit on; False when it is unknown or was revoked before."""
+    live = (api_keys.c.key_id == key_id) & api_keys.c.revoked_at.is_(None)
+    with store_errors(), database.transaction() as connection:
+        return connection.execute(update(api_keys).where(live).values(revoked_at=now)).rowcount == 1
+
+
+async def find_key(reads: Reads, secret: str) -> ApiKey | None:
+    """The key that this secret opens; None when it is unknown or revoked."""
+    rows = await reads.rows(_BY_DIGEST, digest=digest(secret))
+    return _key(rows[0]) if rows else None
+
+
+_COLUMNS = (
+    api_keys.c.key_id,
+    api_keys.c.name,
+    api_keys.c.scopes,
+    api_keys.c.created_at,
+    api_keys.c.revoked_at,
+)
+_BY_DIGEST = Query(select(*_COLUMNS).where(api_keys.c.digest == bindparam("digest"), api_keys.c.revoked_at.is_(None)))
+
+
+def _key(row: Sequence[object]) -> ApiKey:
+    key_id, name, scopes, created_at, revoked_at = row
+    return ApiKey(key_id, name, frozenset(str(scopes).split()), created_at, revoked_at)  # type: ignore[arg-type]

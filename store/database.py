@@ -1,0 +1,156 @@
+"""One database, SQLite or PostgreSQL: its connections, and what each must promise before it is used."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from domain.errors import StoreUnavailable
+
+BUSY_TIMEOUT_MS = 5_000
+CONNECT_TIMEOUT_S = 3
+
+sqlite3.register_adapter(UUID, lambda value: value.bytes)
+sqlite3.register_converter("UUID", lambda value: UUID(bytes=value))
+
+
+class Database:
+    """Two ways in: `transaction()` writes; `reading()` sees what is committed and never waits for a writer."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self._writer, self._reader = _sqlite_writer(self.path), _sqlite_reader(self.path)
+        else:
+            self._writer, self._reader = _postgresql(url), _postgresql(url, isolation_level="AUTOCOMMIT")
+
+    @property
+    def path(self) -> Path:
+        """The file of a SQLite database."""
+        assert self.url.database
+        return Path(self.url.database)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A write transaction, committed at the end of the block. On SQLite it holds the write lock from its start."""
+        with self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only connection in autocommit: each statement sees what was committed when it began."""
+        with self._reader.connect() as connection:
+            yield connection
+
+    def discard_connections(self) -> None:
+        """Drop pooled connections, which a restart of the database has made useless."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+    def close(self) -> None:
+        self.discard_connections()
+
+    def check_durability(self) -> None:
+        """Refuse a database that may lose what it acknowledged (LOG-04). SQLite's part is asserted per connection."""
+        if self.is_sqlite:
+            return
+        wanted = {"fsync": {"on"}, "full_page_writes": {"on"}, "synchronous_commit": {"on", "remote_apply"}}
+        with self.reading() as connection:
+            for name, values in wanted.items():
+                value = connection.exec_driver_sql(f"SHOW {name}").scalar_one()
+                if value not in values:
+                    raise StoreUnavailable(f"PostgreSQL runs with {name} = {value}; {' or '.join(values)} is needed.")
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Say `StoreUnavailable` where the driver says that the database failed."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        raise StoreUnavailable("The store does not answer or cannot write.") from error
+
+
+def _sqlite_writer(path: Path) -> Engine:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: _connect_sqlite(f"file:{_uri(path)}?mode=rwc"),
+        poolclass=QueuePool,
+        pool_size=2,
+        max_overflow=8,
+    )
+
+    @event.listens_for(engine, "begin")
+    def take_the_write_lock(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _sqlite_reader(path: Path) -> Engine:
+    return create_engine(
+        "sqlite://",
+        creator=lambda: connect_sqlite_reader(path),
+        poolclass=QueuePool,
+        pool_size=4,
+        max_overflow=16,
+        isolation_level="AUTOCOMMIT",
+    )
+
+
+def connect_sqlite_reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection of its own, outside any pool."""
+    return _connect_sqlite(f"file:{_uri(path)}?mode=ro")
+
+
+def _uri(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _connect_sqlite(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri,
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+        detect_types=sqlite3.PARSE_DECLTYPES,
+        cached_statements=512,
+    )
+    if "mode=ro" not in uri:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        _require(connection, "journal_mode", "wal")
+        _require(connection, "synchronous", 2)
+    return connection
+
+
+def _require(connection: sqlite3.Connection, pragma: str, wanted: Any) -> None:
+    value = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+    if value != wanted:
+        raise StoreUnavailable(f"SQLite runs with {pragma} = {value}; {wanted} is needed for a commit to be durable.")
+
+
+def _postgresql(url: str, **options: Any) -> Engine:
+    return create_engine(
+        url,
+        pool_size=4,
+        max_overflow=8,
+        pool_pre_ping=False,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "keepalives_idle": 5,
+            "tcp_user_timeout": 10_000,
+            "prepare_threshold": 1,
+            "application_name": "session-ledger",
+        },
+        **options,
+    )

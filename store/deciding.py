@@ -1,0 +1,139 @@
+"""What a batch asks of each user, and what is decided: facts, answers and refusals, before anything is recorded."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from eventsourcing.application import AggregateNotFoundError
+from eventsourcing.persistence import StoredEvent
+
+from domain.errors import LedgerError
+from domain.events import Fact, UserEnrolled
+from domain.ledger import Command, Recorded, SessionLedger
+from domain.user import Context, User
+from store.clock import Clock
+from store.idempotency import KeptAnswer
+from store.keys import KeyStore
+from store.sealing import SealingMapper, personal_data
+
+logger = logging.getLogger("ledger.writer")
+
+KeptAnswers = Mapping[bytes, KeptAnswer]
+
+
+@dataclass(slots=True)
+class Pending:
+    """A command that waits for its answer."""
+
+    command: Command[Any]
+    future: "Future[Recorded[Any]]"
+    result: Any = None
+    replay: bytes | None = None
+    refusal: Exception | None = None
+
+
+@dataclass(slots=True)
+class UserWork:
+    """One user's part of a batch. `base` is the version that it was decided on."""
+
+    stream: UUID
+    pending: list[Pending] = field(default_factory=list)
+    user: User | None = None
+    base: int = 0
+    facts: list[Fact] = field(default_factory=list)
+    sealed: list[Fact] = field(default_factory=list)
+    stored: list[StoredEvent] = field(default_factory=list)
+    answers: dict[bytes, KeptAnswer] = field(default_factory=dict)
+
+    @property
+    def identities(self) -> list[dict[str, Any]]:
+        """Who was enrolled, in clear."""
+        return [{"stream": f.originator_id, "user_id": f.user_id} for f in self.facts if isinstance(f, UserEnrolled)]
+
+
+def by_user(batch: Sequence[Pending]) -> list[UserWork]:
+    """A batch, user by user; each user's commands in the order in which they came."""
+    work: dict[UUID, UserWork] = {}
+    for pending in batch:
+        stream = pending.command.stream
+        work.setdefault(stream, UserWork(stream)).pending.append(pending)
+    return list(work.values())
+
+
+class Decider:
+    """Runs decisions on users. One that raises is refused alone, and leaves nothing behind."""
+
+    def __init__(
+        self,
+        ledger: SessionLedger,
+        mapper: SealingMapper,
+        keys: KeyStore,
+        clock: Clock,
+        new_event_id: Callable[[], UUID],
+    ) -> None:
+        self._ledger = ledger
+        self._mapper = mapper
+        self._keys = keys
+        self._clock = clock
+        self._new_event_id = new_event_id
+
+    def read(self, stream: UUID) -> User | None:
+        """The user as committed; None when the ledger has not heard of him."""
+        try:
+            user: User = self._ledger.repository.get(stream)
+        except AggregateNotFoundError:
+            return None
+        return user
+
+    def decide(self, work: UserWork, user: User | None, kept: KeptAnswers) -> None:
+        """Decide all that the batch asks of this user, from scratch, on `user`."""
+        work.user, work.base = user, user.version if user else 0
+        work.facts, work.answers = [], {}
+        for pending in work.pending:
+            pending.result = pending.replay = pending.refusal = None
+            try:
+                self._decide_one(pending, work, kept)
+            except LedgerError as error:
+                pending.refusal = error
+            except Exception as error:
+                logger.exception("a decision failed")
+                pending.refusal = error
+            if pending.refusal and work.user and work.user.pending_events:
+                work.user = self._without_half_events(work)
+
+    def _decide_one(self, pending: Pending, work: UserWork, kept: KeptAnswers) -> None:
+        command, claim, now = pending.command, pending.command.claim, self._clock.now()
+        if claim and (answer := work.answers.get(claim.key) or kept.get(claim.key)):
+            pending.replay = answer.replay(claim, work.user, now, self._keys)
+            return
+        context = self._context(command, now)
+        user, pending.result = command.decide(work.user and work.user.acting(context), context)
+        if user:
+            work.user = user
+            work.facts.extend(user.collect_events())  # type: ignore[arg-type]
+        if claim:
+            work.answers[claim.key] = KeptAnswer.first(claim, work.stream, pending.result)
+
+    def _context(self, command: Command[Any], now: datetime) -> Context:
+        request = command.request
+        return Context(now, request.actor, request.correlation_id, request.causation_id, self._new_event_id)
+
+    def _without_half_events(self, work: UserWork) -> User | None:
+        """The user as he was before a decision that raised after it had emitted something."""
+        user = self.read(work.stream)
+        for fact in work.facts:
+            user = fact.mutate(user)
+        return user
+
+    def prepare(self, works: Sequence[UserWork]) -> None:
+        """Make keys durable before what they seal, then turn facts into what is stored."""
+        sealing = {w.stream for w in works if w.answers or any(personal_data(fact) is not None for fact in w.facts)}
+        keys = self._keys.ensure(sealing) if sealing else {}
+        for work in works:
+            work.sealed = [self._mapper.seal(fact, keys) for fact in work.facts]
+            work.stored = [self._mapper.to_stored_event(fact) for fact in work.sealed]
+            work.answers = {key: answer.sealed(keys) for key, answer in work.answers.items()}

@@ -1,0 +1,147 @@
+"""Keys, kept apart from the log: one data key a user, wrapped by the master key; and the pepper behind pseudonyms.
+
+A user's key has three states: none, active, erased (a tombstone, so that a new one is never made silently).
+"""
+
+import hashlib
+import hmac
+import os
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import Column, LargeBinary, MetaData, Table, Text, bindparam, insert, select
+from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+from store.database import Database, store_errors
+from store.reads import Query
+from store.schema import Id
+from store.sealing import SealBroken, seal, unseal
+
+KEY_BYTES = 32
+
+metadata = MetaData()
+
+user_keys = Table(
+    "user_keys",
+    metadata,
+    Column("stream", Id, primary_key=True),
+    Column("wrapped", LargeBinary),  # NULL: erased
+)
+
+secrets = Table(
+    "secrets", metadata, Column("name", Text, primary_key=True), Column("wrapped", LargeBinary, nullable=False)
+)
+
+_KEYS = select(user_keys.c.stream, user_keys.c.wrapped)
+
+
+class MasterKeyError(Exception):
+    """The master key file is missing, unreadable, or not the one that these keys were wrapped with."""
+
+
+class KeyErased(Exception):
+    """This user was erased: his key is gone for good."""
+
+
+class KeyStore:
+    """Nothing is cached: a key is in memory for one batch or one request, so destroying it is effective at once."""
+
+    def __init__(self, database: Database, master_key_file: Path) -> None:
+        self.database = database
+        with store_errors(), database.transaction() as connection:
+            metadata.create_all(connection)
+            wrapped = connection.execute(select(secrets.c.wrapped)).scalar()
+        self._master = _read_master_key(master_key_file, create=wrapped is None)
+        self.pepper = self._pepper(master_key_file)
+
+    def pseudonym(self, user_id: str) -> UUID:
+        """A user's stream: a version 8 UUID (RFC 9562) made of HMAC-SHA-256(pepper, user id)."""
+        digest = bytearray(hmac.digest(self.pepper, user_id.encode(), hashlib.sha256)[:16])
+        digest[6] = digest[6] & 0x0F | 0x80
+        digest[8] = digest[8] & 0x3F | 0x80
+        return UUID(bytes=bytes(digest))
+
+    def ensure(self, streams: Iterable[UUID]) -> Mapping[UUID, bytes]:
+        """The key of each user; one is made, and committed, for him who has none. Raises `KeyErased`."""
+        wanted = list(dict.fromkeys(streams))
+        keys = self.find(wanted)
+        if missing := [stream for stream in wanted if stream not in keys]:
+            self._create(missing)
+            keys |= self.find(missing)
+        if erased := [stream for stream in wanted if stream not in keys]:
+            raise KeyErased(f"{len(erased)} of these users are erased.")
+        return keys
+
+    def find(self, streams: Sequence[UUID]) -> dict[UUID, bytes]:
+        """The keys that are active; a user without one is left out."""
+        with store_errors(), self.database.reading() as connection:
+            rows = connection.execute(_KEYS.where(user_keys.c.stream.in_(streams))).tuples().all() if streams else []
+        return self.unwrap(rows)
+
+    def unwrap(self, rows: Iterable[tuple[UUID, bytes | None]]) -> dict[UUID, bytes]:
+        """Open rows of `stream_keys_query`."""
+        return {stream: unseal(self._master, wrapped, stream.bytes) for stream, wrapped in rows if wrapped}
+
+    def _create(self, streams: Sequence[UUID]) -> None:
+        rows = [{"stream": s, "wrapped": seal(self._master, os.urandom(KEY_BYTES), s.bytes)} for s in streams]
+        insert_into = insert_sqlite if self.database.is_sqlite else insert_postgresql
+        with store_errors(), self.database.transaction() as connection:
+            connection.execute(insert_into(user_keys).on_conflict_do_nothing(), rows)
+
+    def _pepper(self, master_key_file: Path) -> bytes:
+        query = select(secrets.c.wrapped).where(secrets.c.name == "pepper")
+        with store_errors(), self.database.transaction() as connection:
+            wrapped = connection.execute(query).scalar()
+            if wrapped is None:
+                wrapped = seal(self._master, os.urandom(KEY_BYTES), b"pepper")
+                connection.execute(insert(secrets).values(name="pepper", wrapped=wrapped))
+        try:
+            return unseal(self._master, wrapped, b"pepper")
+        except SealBroken as error:
+            raise MasterKeyError(
+                f"{master_key_file} is not the master key that these keys were wrapped with."
+            ) from error
+
+
+@cache
+def stream_keys_query(size: int) -> Query:
+    """The wrapped keys of `size` users, named `s0`, `s1`, …"""
+    return Query(_KEYS.where(user_keys.c.stream.in_([bindparam(f"s{i}") for i in range(size)])))
+
+
+def _read_master_key(path: Path, *, create: bool) -> bytes:
+    if create and not path.exists():
+        _write_master_key(path)
+    try:
+        key = b64decode(path.read_text().strip(), validate=True)
+    except FileNotFoundError as error:
+        raise MasterKeyError(
+            f"{path} is missing, and keys wrapped with it exist: restore it from its backup."
+        ) from error
+    except (OSError, UnicodeDecodeError, Base64Error) as error:
+        raise MasterKeyError(f"{path} cannot be read as a master key: {error}") from error
+    if len(key) != KEY_BYTES:
+        raise MasterKeyError(f"{path} holds {len(key)} bytes; a master key is {KEY_BYTES} bytes in base64.")
+    return key
+
+
+def _write_master_key(path: Path) -> None:
+    """Whole or not at all, readable to its owner only; when two processes do it at once, the first one's stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(b64encode(os.urandom(KEY_BYTES)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

@@ -1,0 +1,358 @@
+"""The `eventsourcing` library's recorder interfaces on SQLAlchemy Core, for SQLite and PostgreSQL alike.
+
+Positions are gapless and in commit order, because each is taken under the append lock: `BEGIN IMMEDIATE` on SQLite,
+the row of `head` held `FOR UPDATE` on PostgreSQL. A rollback gives the numbers back.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from eventsourcing import persistence
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    InfrastructureFactory,
+    ListenNotifySubscription,
+    Mapper,
+    Notification,
+    ProcessRecorder,
+    StoredEvent,
+    Subscription,
+    Tracking,
+    TrackingRecorder,
+    Transcoder,
+)
+from eventsourcing.utils import Environment, EnvType, resolve_topic
+from sqlalchemy import Connection, delete, exc, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from store.clock import Clock
+from store.database import Database
+from store.schema import create_log, create_working, events, head, snapshots, tracking
+from store.wakeup import CHANNEL, Wakeup
+
+AppendRows = Callable[[Connection, Sequence[int]], None]
+
+
+class Entry(NamedTuple):
+    """A fact at its place in the log. `recorded_at` in microseconds, set under the append lock."""
+
+    position: int
+    recorded_at: int
+    fact: Any
+
+
+_STORED = (events.c.stream, events.c.version, events.c.topic, events.c.state)
+_NOTIFIED = (*_STORED, events.c.position)
+
+
+class Append:
+    """The append lock, held: what the log's end is, and the right to add to it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        locked = select(head.c.position, head.c.recorded_at).with_for_update()
+        self.position, self.recorded_at = connection.execute(locked).one().tuple()
+
+    def insert(self, stored: Sequence[StoredEvent], recorded_at: int) -> Sequence[int]:
+        """Add events at the end; their positions. `recorded_at` (microseconds) never decreases along positions."""
+        if not stored:
+            return ()
+        positions = range(self.position + 1, self.position + 1 + len(stored))
+        self.recorded_at = max(self.recorded_at, recorded_at)
+        columns = [e.originator_version for e in stored], [e.originator_id for e in stored], [e.topic for e in stored]
+        _insert_events(self.connection, positions, self.recorded_at, *columns, [e.state for e in stored])
+        self.position = positions[-1]
+        self.advance_head()
+        return positions
+
+    def advance_head(self) -> None:
+        """Write `head`; once committed, it proves that what was committed before is on the standbys too."""
+        _advance_head(self.connection, self.position, self.recorded_at)
+
+    def versions(self, streams: Sequence[UUID]) -> dict[UUID, int]:
+        """The last version of each stream that exists."""
+        return dict(_last_versions(self.connection, streams))
+
+    def holds(self, event: StoredEvent) -> bool:
+        """Whether exactly this event (its bytes carry its `event_id`) is in the log."""
+        at = (events.c.stream == event.originator_id) & (events.c.version == event.originator_version)
+        return self.connection.execute(select(events.c.state).where(at)).scalar() == event.state
+
+
+class EventRecorder(ProcessRecorder):
+    """The log, and the positions of those who follow it."""
+
+    def __init__(self, database: Database, wakeup: Wakeup, clock: Clock) -> None:
+        self.database = database
+        self.wakeup = wakeup
+        self._clock = clock
+
+    @contextmanager
+    def appending(self) -> Iterator[Append]:
+        """Hold the append lock; what is added is committed at the end of the block, and followers are woken."""
+        with self.database.transaction() as connection:
+            yield Append(connection)
+        self.wakeup.notify()
+
+    def insert_events(
+        self,
+        stored_events: Sequence[StoredEvent],
+        *,
+        tracking: Tracking | None = None,
+        rows: AppendRows | None = None,
+        **_: Any,
+    ) -> Sequence[int]:
+        """Append in one transaction, with `tracking` and with what `rows(connection, positions)` writes.
+
+        Raises the library's `IntegrityError` when an event or a position exists already; then nothing was written.
+        """
+        with library_errors(), self.appending() as append:
+            positions = append.insert(stored_events, self._clock.micros())
+            if tracking:
+                track(append.connection, tracking)
+            if rows:
+                rows(append.connection, positions)
+        return list(positions)
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        query = _of_stream(select(*_STORED), events, originator_id, gt, lte, desc, limit)
+        with library_errors(), self.database.reading() as connection:
+            return [StoredEvent(*row) for row in connection.execute(query)]
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[Notification]:
+        query = select(*_NOTIFIED).order_by(events.c.position).limit(limit)
+        if start is not None:
+            query = query.where(events.c.position >= start + (not inclusive_of_start))
+        if stop is not None:
+            query = query.where(events.c.position <= stop)
+        if topics:
+            query = query.where(events.c.topic.in_(topics))
+        with library_errors(), self.database.reading() as connection:
+            return [Notification(*row) for row in connection.execute(query)]
+
+    def max_notification_id(self) -> int | None:
+        with library_errors(), self.database.reading() as connection:
+            return connection.execute(select(head.c.position)).scalar_one() or None
+
+    def last_recorded_at(self) -> int:
+        """Microseconds; 0 for an empty log."""
+        with library_errors(), self.database.reading() as connection:
+            return int(connection.execute(select(head.c.recorded_at)).scalar_one())
+
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[Any]:
+        return LogSubscription(self, gt=gt, topics=topics)
+
+    def insert_tracking(self, tracking: Tracking) -> None:
+        with library_errors(), self.database.transaction() as connection:
+            track(connection, tracking)
+
+    def max_tracking_id(self, application_name: str) -> int | None:
+        with library_errors(), self.database.reading() as connection:
+            return tracked(connection, application_name)
+
+
+class LogSubscription(ListenNotifySubscription[EventRecorder]):
+    """The library's subscription, woken by our wake-up instead of the library's NOTIFY."""
+
+    def __init__(self, recorder: EventRecorder, gt: int | None = None, topics: Sequence[str] = ()) -> None:
+        super().__init__(recorder, gt, topics)
+        recorder.wakeup.add(self._has_been_notified.set)
+
+    def stop(self) -> None:
+        self._recorder.wakeup.remove(self._has_been_notified.set)
+        super().stop()
+
+
+class SnapshotRecorder(AggregateRecorder):
+    """Snapshots by stream and version, outside the log: `insert_events` returns no positions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> None:
+        values = [
+            {"stream": e.originator_id, "version": e.originator_version, "topic": e.topic, "state": e.state}
+            for e in stored_events
+        ]
+        if values:
+            with library_errors(), self._database.transaction() as connection:
+                connection.execute(insert(snapshots), values)
+
+    def replace(self, snapshot: StoredEvent) -> None:
+        """Keep this snapshot only, unless a newer one is there."""
+        with library_errors(), self._database.transaction() as connection:
+            mine = snapshots.c.stream == snapshot.originator_id
+            connection.execute(delete(snapshots).where(mine, snapshots.c.version <= snapshot.originator_version))
+            if not connection.execute(select(snapshots.c.version).where(mine)).first():
+                row = snapshot.originator_id, snapshot.originator_version, snapshot.topic, snapshot.state
+                connection.execute(insert(snapshots).values(row))
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        query = _of_stream(select(snapshots), snapshots, originator_id, gt, lte, desc, limit)
+        with library_errors(), self._database.reading() as connection:
+            return [StoredEvent(*row) for row in connection.execute(query)]
+
+
+class ViewRecorder(TrackingRecorder):
+    """Base of a library view: rows and tracking in one transaction, by `track` within `database.transaction()`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        with database.transaction() as connection:
+            create_working(connection)
+
+    def insert_tracking(self, tracking: Tracking) -> None:
+        with library_errors(), self.database.transaction() as connection:
+            track(connection, tracking)
+
+    def max_tracking_id(self, application_name: str) -> int | None:
+        with library_errors(), self.database.reading() as connection:
+            return tracked(connection, application_name)
+
+
+class Factory(InfrastructureFactory[ViewRecorder]):
+    """Makes the recorders of one database: that of `DATABASE_URL` in `env`, or the one given.
+
+    A given `mapper` seals personal data; without one the library's own is used.
+    """
+
+    DATABASE_URL = "DATABASE_URL"
+
+    def __init__(
+        self,
+        env: Environment | EnvType | None = None,
+        *,
+        database: Database | None = None,
+        clock: Clock | None = None,
+        mapper: Mapper[UUID] | None = None,
+    ) -> None:
+        super().__init__(env)
+        self.database = database or Database(self.env[self.DATABASE_URL])
+        self.wakeup = Wakeup(self.database)
+        self._clock = clock or Clock()
+        self._mapper = mapper
+
+    def mapper(self, transcoder: Transcoder | None = None, mapper_class: Any = None) -> Mapper[Any]:
+        return self._mapper or super().mapper(transcoder, mapper_class)
+
+    def aggregate_recorder(self, purpose: str = "events") -> SnapshotRecorder:
+        self._create_tables()
+        return SnapshotRecorder(self.database)
+
+    def application_recorder(self) -> EventRecorder:
+        self._create_tables()
+        return EventRecorder(self.database, self.wakeup, self._clock)
+
+    def process_recorder(self) -> EventRecorder:
+        return self.application_recorder()
+
+    def tracking_recorder(self, tracking_recorder_class: type[ViewRecorder] | None = None) -> ViewRecorder:
+        topic = self.env.get(self.TRACKING_RECORDER_TOPIC)
+        chosen = tracking_recorder_class or (resolve_topic(topic) if topic else ViewRecorder)
+        recorder: ViewRecorder = chosen(self.database)
+        return recorder
+
+    def close(self) -> None:
+        self.wakeup.close()
+        self.database.close()
+
+    def _create_tables(self) -> None:
+        with library_errors(), self.database.transaction() as connection:
+            create_log(connection)
+            create_working(connection)
+
+
+def track(connection: Connection, mark: Tracking) -> None:
+    """Move a follower's position forward; `IntegrityError` when it is there or beyond already."""
+    values = {"name": mark.application_name, "position": mark.notification_id}
+    forward = update(tracking).where(tracking.c.name == values["name"], tracking.c.position < values["position"])
+    if connection.execute(forward.values(position=values["position"])).rowcount == 0:
+        connection.execute(insert(tracking).values(values))
+
+
+def tracked(connection: Connection, name: str) -> int | None:
+    """A follower's position; None when it has none yet."""
+    return connection.execute(select(tracking.c.position).where(tracking.c.name == name)).scalar()
+
+
+@contextmanager
+def library_errors() -> Iterator[None]:
+    """Raise the `eventsourcing` library's error of the same name for a driver's."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        name = type(error).__name__
+        raise getattr(persistence, name, persistence.DatabaseError)(str(error.orig)) from error
+
+
+def _of_stream(
+    query: Any, table: Any, stream: UUID | str, gt: int | None, lte: int | None, desc: bool, limit: int | None
+) -> Any:
+    query = query.where(table.c.stream == stream).order_by(table.c.version.desc() if desc else table.c.version)
+    if gt is not None:
+        query = query.where(table.c.version > gt)
+    if lte is not None:
+        query = query.where(table.c.version <= lte)
+    return query if limit is None else query.limit(limit)
+
+
+def _insert_events(connection: Connection, positions: range, recorded_at: int, *columns: list[Any]) -> None:
+    if connection.dialect.name == sqlite.dialect.name:
+        rows = [(position, recorded_at, *row) for position, *row in zip(positions, *columns, strict=True)]
+        sql = "INSERT INTO events (position, recorded_at, version, stream, topic, state) VALUES (?, ?, ?, ?, ?, ?)"
+        connection.exec_driver_sql(sql, rows)
+    else:
+        sql = """INSERT INTO events (position, recorded_at, version, stream, topic, state)
+                 SELECT position, %s::bigint, version, stream, topic, state
+                 FROM unnest(%s::bigint[], %s::int[], %s::uuid[], %s::text[], %s::bytea[])
+                      AS row (position, version, stream, topic, state)"""
+        connection.exec_driver_sql(sql, (recorded_at, list(positions), *columns))
+
+
+def _advance_head(connection: Connection, position: int, recorded_at: int) -> None:
+    if connection.dialect.name == sqlite.dialect.name:
+        connection.exec_driver_sql("UPDATE head SET position = ?, recorded_at = ?", (position, recorded_at))
+    else:
+        # One NOTIFY a batch: it takes a lock of the whole cluster at commit.
+        sql = f"UPDATE head SET position = %s, recorded_at = %s RETURNING pg_notify('{CHANNEL}', '')"
+        connection.exec_driver_sql(sql, (position, recorded_at))
+
+
+def _last_versions(connection: Connection, streams: Sequence[UUID]) -> Iterator[tuple[UUID, int]]:
+    """One look-up in the (stream, version) index a stream: a stream of 100,000 events costs what one of ten costs."""
+    last = "(SELECT max(version) FROM events WHERE events.stream = wanted.stream)"
+    if connection.dialect.name == postgresql.dialect.name:
+        sql = f"SELECT stream, {last} FROM unnest(%s::uuid[]) AS wanted (stream)"
+        found = connection.exec_driver_sql(sql, (list(streams),))
+    else:
+        wanted = f"WITH wanted (stream) AS (VALUES {', '.join(['(?)'] * len(streams))})"
+        found = connection.exec_driver_sql(f"{wanted} SELECT stream, {last} FROM wanted", tuple(streams))
+    for stream, version in found:
+        if version is not None:
+            yield stream if isinstance(stream, UUID) else UUID(bytes=stream), version

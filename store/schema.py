@@ -1,0 +1,176 @@
+"""The tables of the store, and the triggers that make the log append-only. Times are microseconds since 1970, UTC."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    inspect,
+)
+from sqlalchemy.types import UserDefinedType
+
+
+class Id(UserDefinedType[Any]):
+    """A UUID: PostgreSQL's own type; on SQLite 16 bytes that the driver turns into `uuid.UUID` (see `database.py`)."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "UUID"
+
+
+Position = BigInteger().with_variant(Integer, "sqlite")
+Micros = BigInteger().with_variant(Integer, "sqlite")
+
+log = MetaData()
+"""The log itself. On PostgreSQL it belongs to the owner role; the service's role may only add to it."""
+
+events = Table(
+    "events",
+    log,
+    Column("position", Position, primary_key=True, autoincrement=False),
+    Column("recorded_at", Micros, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("stream", Id, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    UniqueConstraint("stream", "version", name="events_stream_version"),
+)
+
+head = Table(
+    "head",
+    log,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    Column("position", Position, nullable=False),
+    Column("recorded_at", Micros, nullable=False),
+)
+"""One row: the last position and its time. Holding it `FOR UPDATE` is the append lock on PostgreSQL."""
+
+working = MetaData()
+"""Everything beside the log. On PostgreSQL it belongs to the service's role."""
+
+tracking = Table(
+    "tracking",
+    working,
+    Column("name", Text, primary_key=True),
+    Column("position", Position, nullable=False),
+)
+"""How far each projection and policy has come."""
+
+snapshots = Table(
+    "snapshots_1",
+    working,
+    Column("stream", Id, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("topic", Text, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+)
+"""Disposable. A new shape of the state gets a new table name, and the old table is dropped."""
+
+identities = Table(
+    "identities",
+    working,
+    Column("stream", Id, primary_key=True),
+    Column("user_id", Text, nullable=False),
+)
+"""Which person is behind a stream: the one place where a user id stands in clear. No projection: it is not refolded."""
+
+idempotency = Table(
+    "idempotency",
+    working,
+    Column("key", LargeBinary, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("stream", Id, nullable=False),
+    Column("session_id", Id, nullable=False),
+    Column("answer", LargeBinary),
+    Column("created_at", Micros, nullable=False),
+    Index("idempotency_session", "session_id"),
+    Index("idempotency_created", "created_at"),
+)
+
+api_keys = Table(
+    "api_keys",
+    working,
+    Column("key_id", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", Micros, nullable=False),
+    Column("revoked_at", Micros),
+)
+
+SQLITE_TRIGGERS = (
+    "CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events is append-only'); END",
+    "CREATE TRIGGER events_no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events is append-only'); END",
+    # Refuses what INSERT OR REPLACE would silently put in the place of a row, which fires no DELETE trigger.
+    """CREATE TRIGGER events_next_only BEFORE INSERT ON events
+       WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM events)
+         OR EXISTS (SELECT 1 FROM events WHERE stream = NEW.stream AND version = NEW.version)
+       BEGIN SELECT RAISE(ABORT, 'events takes only the next position of a new version'); END""",
+    "CREATE TRIGGER head_no_delete BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'head is kept'); END",
+    """CREATE TRIGGER head_forward BEFORE UPDATE ON head
+       WHEN NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at
+       BEGIN SELECT RAISE(ABORT, 'head only moves forward'); END""",
+)
+
+POSTGRESQL_TRIGGERS = (
+    """CREATE FUNCTION events_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN RAISE EXCEPTION 'events is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$""",
+    """CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON events
+       FOR EACH ROW EXECUTE FUNCTION events_append_only()""",
+    """CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events
+       FOR EACH STATEMENT EXECUTE FUNCTION events_append_only()""",
+    # Each statement must go on where the log ended, without a gap inside: by induction positions are 1, 2, 3, …
+    """CREATE FUNCTION events_next_only() RETURNS trigger LANGUAGE plpgsql AS $$
+       DECLARE first bigint; last bigint; added bigint; BEGIN
+         SELECT min(position), max(position), count(*) INTO first, last, added FROM new_events;
+         IF added > 0 AND (last - first + 1 <> added OR first < 1
+             OR (SELECT max(position) FROM events) <> last
+             OR (first > 1 AND NOT EXISTS (SELECT 1 FROM events WHERE position = first - 1))) THEN
+           RAISE EXCEPTION 'events takes only the next position' USING ERRCODE = 'integrity_constraint_violation';
+         END IF;
+         RETURN NULL; END $$""",
+    """CREATE TRIGGER events_next_only AFTER INSERT ON events REFERENCING NEW TABLE AS new_events
+       FOR EACH STATEMENT EXECUTE FUNCTION events_next_only()""",
+    """CREATE FUNCTION head_forward() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN IF NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at THEN
+         RAISE EXCEPTION 'head only moves forward' USING ERRCODE = 'integrity_constraint_violation';
+       END IF; RETURN NEW; END $$""",
+    "CREATE TRIGGER head_forward BEFORE UPDATE ON head FOR EACH ROW EXECUTE FUNCTION head_forward()",
+)
+
+
+def create_log(connection: Connection, app_role: str | None = None) -> None:
+    """Create the log's tables and triggers unless they are there; `app_role` gets the right to read and append."""
+    _one_creator_at_a_time(connection)
+    if inspect(connection).has_table("events"):
+        return
+    log.create_all(connection)
+    connection.execute(head.insert().values(one=1, position=0, recorded_at=0))
+    postgresql = connection.dialect.name == "postgresql"
+    for statement in POSTGRESQL_TRIGGERS if postgresql else SQLITE_TRIGGERS:
+        connection.exec_driver_sql(statement)
+    if postgresql and app_role:
+        role = connection.dialect.identifier_preparer.quote(app_role)
+        connection.exec_driver_sql(f"GRANT SELECT, INSERT ON events TO {role}")
+        connection.exec_driver_sql(f"GRANT SELECT, UPDATE ON head TO {role}")
+
+
+def create_working(connection: Connection) -> None:
+    """Create the other tables of the store unless they are there."""
+    _one_creator_at_a_time(connection)
+    working.create_all(connection)
+
+
+def _one_creator_at_a_time(connection: Connection) -> None:
+    """Two processes that start at once must not both create; on SQLite the write lock sees to it."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('session-ledger: create tables'))")

@@ -1,0 +1,179 @@
+"""How facts become stored bytes, and how personal data in them is sealed.
+
+Stored state is one flat JSON object: UUIDs as 32 hex digits, moments as microseconds since 1970 (UTC), bytes as
+base64, absent values left out. Personal data is sealed with AES-256-GCM under its user's key and bound to its place
+(stream, version, topic, event id), so a ciphertext that is moved to another event does not open.
+"""
+
+import json
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
+from datetime import datetime
+from functools import cache
+from typing import Any, Protocol, cast, get_type_hints
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import DatetimeAsISO, JSONTranscoder, Mapper, MapperDeserialisationError, StoredEvent
+from eventsourcing.utils import get_topic, resolve_topic
+
+from domain.events import ClientDetails, EndReason, Fact, Sealed, SessionCreated, UserEnrolled
+from store.clock import from_micros, to_micros
+
+NONCE_BYTES = 12
+
+
+class SealBroken(Exception):
+    """The ciphertext does not belong to this place, or was altered, or the key is another one."""
+
+
+class Keys(Protocol):
+    """Who holds the users' keys."""
+
+    def ensure(self, streams: Iterable[UUID]) -> Mapping[UUID, bytes]:
+        """The key of each user, made and durable when he had none."""
+
+
+def seal(key: bytes, plaintext: bytes, bound_to: bytes) -> bytes:
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plaintext, bound_to)
+
+
+def unseal(key: bytes, ciphertext: bytes, bound_to: bytes) -> bytes:
+    """Raises `SealBroken` rather than give anything that was not sealed at this place under this key."""
+    try:
+        return AESGCM(key).decrypt(ciphertext[:NONCE_BYTES], ciphertext[NONCE_BYTES:], bound_to)
+    except (InvalidTag, ValueError) as error:
+        raise SealBroken("This ciphertext does not open here.") from error
+
+
+def place(stream: UUID, version: int, topic: str, event_id: UUID) -> bytes:
+    """What a sealed value is bound to. Fixed widths first, so no two places read alike."""
+    return stream.bytes + version.to_bytes(8, "big") + event_id.bytes + topic.encode()
+
+
+def unseal_client(key: bytes, sealed: bytes, stream: UUID, version: int, event_id: UUID) -> ClientDetails:
+    """The client details of the `SessionCreated` at this place."""
+    details = json.loads(unseal(key, sealed, place(stream, version, SessionCreated.TOPIC, event_id)))
+    return ClientDetails(details.get("ip"), details.get("ua"))
+
+
+def unseal_user_id(key: bytes, enrolled: UserEnrolled) -> str:
+    """Who is behind a stream."""
+    assert isinstance(enrolled.user_id, Sealed)
+    bound_to = place(enrolled.originator_id, enrolled.originator_version, enrolled.TOPIC, enrolled.event_id)
+    return unseal(key, enrolled.user_id.ciphertext, bound_to).decode()
+
+
+class SealingMapper(Mapper[UUID]):
+    """The library's mapper for our facts. What it reads back stays sealed: replaying history needs no key."""
+
+    def __init__(self, keys: Keys) -> None:
+        transcoder = JSONTranscoder()
+        transcoder.register(DatetimeAsISO())  # for snapshots, which the library's own code maps
+        super().__init__(transcoder)
+        self._keys = keys
+
+    def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
+        if not isinstance(domain_event, Fact):
+            return super().to_stored_event(domain_event)
+        if personal_data(domain_event) is not None:
+            domain_event = self.seal(domain_event, self._keys.ensure([domain_event.originator_id]))
+        state = {
+            name: encode(value)
+            for name, encode, _ in _codec(type(domain_event))
+            if (value := getattr(domain_event, name)) is not None
+        }
+        class_version = getattr(domain_event, "class_version", 1)
+        if class_version > 1:
+            state["class_version"] = class_version
+        return StoredEvent(
+            domain_event.originator_id,
+            domain_event.originator_version,
+            get_topic(type(domain_event)),
+            self.transcoder.encode(state),
+        )
+
+    def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
+        cls = resolve_topic(stored_event.topic)
+        if not issubclass(cls, Fact):
+            return super().to_domain_event(stored_event)
+        try:
+            state = self.transcoder.decode(stored_event.state)
+            for version in range(state.pop("class_version", 1), getattr(cls, "class_version", 1)):
+                getattr(cls, f"upcast_v{version}_v{version + 1}")(state)
+            facts = {name: None if (v := state.get(name)) is None else decode(v) for name, _, decode in _codec(cls)}
+        except Exception as error:
+            where = f"{stored_event.topic} {stored_event.originator_id} version {stored_event.originator_version}"
+            raise MapperDeserialisationError(f"Cannot read the stored state of {where}: {error!r}") from error
+        facts["originator_id"] = stored_event.originator_id
+        facts["originator_version"] = stored_event.originator_version
+        fact = object.__new__(cls)
+        fact.__dict__.update(facts)
+        return cast(DomainEventProtocol[UUID], fact)
+
+    def seal(self, fact: Fact, keys: Mapping[UUID, bytes]) -> Fact:
+        """The same fact with its personal data sealed under its user's key."""
+        plaintext = personal_data(fact)
+        if plaintext is None:
+            return fact
+        bound_to = place(fact.originator_id, fact.originator_version, get_topic(type(fact)), fact.event_id)
+        sealed = Sealed(seal(keys[fact.originator_id], plaintext, bound_to))
+        sealed_field: dict[str, Any] = {"user_id" if isinstance(fact, UserEnrolled) else "client": sealed}
+        return replace(fact, **sealed_field)
+
+
+def personal_data(fact: Fact) -> bytes | None:
+    """What of a fact still has to be sealed."""
+    if isinstance(fact, UserEnrolled) and isinstance(fact.user_id, str):
+        return fact.user_id.encode()
+    if isinstance(fact, SessionCreated) and isinstance(fact.client, ClientDetails):
+        return json.dumps({"ip": fact.client.ip_address, "ua": fact.client.user_agent}).encode()
+    return None
+
+
+Convert = Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _encode_bytes(value: bytes) -> str:
+    return b64encode(value).decode()
+
+
+_CONVERSIONS: dict[Any, tuple[Convert, Convert]] = {
+    str: (_same, _same),
+    int: (_same, _same),
+    bool: (_same, _same),
+    UUID: (lambda value: value.hex, UUID),
+    datetime: (to_micros, from_micros),
+    bytes: (_encode_bytes, b64decode),
+    tuple[str, ...]: (list, tuple),
+    EndReason: (str, EndReason),
+    str | Sealed: (lambda value: _encode_bytes(value.ciphertext), lambda value: Sealed(b64decode(value))),
+    ClientDetails | Sealed: (lambda value: _encode_bytes(value.ciphertext), lambda value: Sealed(b64decode(value))),
+}
+
+
+@cache
+def _codec(cls: type[Fact]) -> tuple[tuple[str, Convert, Convert], ...]:
+    """Name and conversions of each field that `state` holds."""
+    hints = get_type_hints(cls)
+    names = [f.name for f in fields(cls) if f.name not in ("originator_id", "originator_version")]
+    return tuple((name, *_CONVERSIONS[_without_none(hints[name])]) for name in names)
+
+
+def _without_none(hint: Any) -> Any:
+    members = [member for member in getattr(hint, "__args__", ()) if member is not type(None)]
+    if not members or hint in _CONVERSIONS:
+        return hint
+    combined = members[0]
+    for member in members[1:]:
+        combined |= member
+    return combined

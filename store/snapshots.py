@@ -1,0 +1,46 @@
+"""Snapshots of users with long histories, so that a first command after a restart reads few rows.
+
+Taken after the commit, off the writer's path; only the newest is kept. Losing one costs time and nothing else.
+"""
+
+import logging
+import queue
+import threading
+
+from eventsourcing.persistence import PersistenceError
+
+from domain.user import User, UserSnapshot
+from store.recorder import SnapshotRecorder
+from store.sealing import SealingMapper
+
+EVERY = 250
+WAITING = 256
+
+logger = logging.getLogger("ledger.snapshots")
+
+
+class Snapshotter:
+    """Writes in a thread of its own. When it falls behind, snapshots are left out."""
+
+    def __init__(self, recorder: SnapshotRecorder, mapper: SealingMapper) -> None:
+        self._recorder = recorder
+        self._mapper = mapper
+        self._queue: queue.Queue[UserSnapshot | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._run, name="ledger-snapshots", daemon=True)
+        self._thread.start()
+
+    def consider(self, user: User, since: int) -> None:
+        """Take a snapshot if the user has come past a multiple of `EVERY` events since that version."""
+        if user.version // EVERY > since // EVERY and not self._queue.full():
+            self._queue.put(UserSnapshot.take(user))
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while snapshot := self._queue.get():
+            try:
+                self._recorder.replace(self._mapper.to_stored_event(snapshot))
+            except PersistenceError as error:
+                logger.warning("a snapshot was not written", extra={"fields": {"error": str(error)}})

@@ -1,0 +1,316 @@
+"""The one writer of a process: commands queue, are decided and committed in batches, and are answered once durable.
+
+A batch is decided on cached users, then the append lock is taken; a user whom another process has moved since is read
+and decided again, so no refusal and no no-op rests on stale facts. Events, read-model rows, identities, kept answers
+and `head` commit in one transaction.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+
+from domain.errors import LedgerBusy, StoreUnavailable
+from domain.ledger import Command, Recorded
+from domain.user import User
+from store.clock import Clock
+from store.deciding import Decider, KeptAnswers, Pending, UserWork, by_user
+from store.idempotency import find_kept, forget_ended, keep
+from store.recorder import Append, Entry, EventRecorder, track, tracked
+from store.schema import events, identities
+from store.sealing import SealingMapper
+from store.snapshots import Snapshotter
+
+logger = logging.getLogger("ledger.writer")
+
+T = TypeVar("T")
+
+QUEUE_SIZE = 4096
+BATCH_SIZE = 256
+CACHED_USERS = 10_000
+RECOVERY_S = 5.0
+RETRY_PAUSE_S = 0.1
+CATCH_UP_PAGE = 1_000
+
+
+class InlineProjection(Protocol):
+    """A read model whose rows are written in the append transaction. An `apply` that fails refuses the write."""
+
+    name: str
+
+    def apply(self, connection: Connection, entries: Sequence[Entry]) -> None: ...
+
+
+class BatchWriter:
+    """Implements `domain.ledger.Writer`. `submit` never blocks: a full queue answers `LedgerBusy` at once."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        recorder: EventRecorder,
+        mapper: SealingMapper,
+        projections: Sequence[InlineProjection],
+        snapshotter: Snapshotter,
+        clock: Clock,
+    ) -> None:
+        self._decider = decider
+        self._recorder = recorder
+        self._mapper = mapper
+        self._projections = projections
+        self._snapshotter = snapshotter
+        self._clock = clock
+        self._users: OrderedDict[UUID, User] = OrderedDict()
+        self._head = -1  # as this process last left it; another value means that somebody else has written
+        self._queue: queue.Queue[Pending | None] = queue.Queue(QUEUE_SIZE)
+        self._closing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, command: Command[T]) -> "Future[Recorded[T]]":
+        future: Future[Recorded[T]] = Future()
+        try:
+            with self._closing:
+                if self._closed:
+                    raise LedgerBusy("The ledger is shutting down.")
+                self._queue.put_nowait(Pending(command, future))
+        except queue.Full:
+            future.set_exception(LedgerBusy("Too many changes wait already."))
+        except LedgerBusy as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Answer everything that was submitted, then stop."""
+        with self._closing:
+            self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+
+    # -- batches
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            running = [pending for pending in batch if pending.future.set_running_or_notify_cancel()]
+            if running:
+                self._record(running)
+
+    def _next_batch(self) -> list[Pending]:
+        """What waits now, at least one command; empty once the writer is closed."""
+        batch: list[Pending] = []
+        while len(batch) < BATCH_SIZE:
+            try:
+                pending = self._queue.get(block=not batch)
+            except queue.Empty:
+                break
+            if pending is None:
+                if batch:
+                    self._queue.put(None)
+                break
+            batch.append(pending)
+        return batch
+
+    def _record(self, batch: list[Pending]) -> None:
+        """Commit a batch and answer it. One that is refused as a whole is tried again command by command."""
+        try:
+            works = self._commit_surely(batch)
+        except StoreUnavailable as error:
+            logger.warning(
+                "a batch was not recorded", extra={"fields": {"cause": repr(_database_error(error) or error)}}
+            )
+            self._head = -1
+            _refuse(batch, error)
+        except Exception as error:
+            self._head = -1
+            if len(batch) > 1:
+                for pending in batch:
+                    self._record([pending])
+            else:
+                logger.exception("a command cannot be recorded")
+                _refuse(batch, error)
+        else:
+            for work in works:
+                self._remember(work)
+                _answer(work, self._head)
+
+    def _commit_surely(self, batch: list[Pending]) -> list[UserWork]:
+        """Commit, over one lost connection; raises `StoreUnavailable` when the database does not take it."""
+        for last_try in (False, True):
+            try:
+                return self._commit(batch)
+            except CommitUnanswered as unanswered:
+                if self._find_out(unanswered.works):
+                    return unanswered.works
+            except (DBAPIError, PersistenceError, StoreUnavailable) as error:
+                if last_try or not _lost_connection(error):
+                    raise _as_refusal(error) from error
+            self._head = -1
+            self._recorder.database.discard_connections()
+        raise StoreUnavailable("The store does not take the change.")
+
+    def _commit(self, batch: list[Pending]) -> list[UserWork]:
+        works = by_user(batch)
+        kept = self._kept(batch)
+        for work in works:
+            self._decider.decide(work, self._cached(work.stream), kept)
+        self._decider.prepare(works)
+        with self._appending(works) as append:
+            if append.position != self._head:
+                self._catch_up(append)
+                self._decide_moved_again(append, works, batch, kept)
+            self._append(append, works)
+        self._head = append.position
+        return works
+
+    @contextmanager
+    def _appending(self, works: list[UserWork]) -> Iterator[Append]:
+        """The append lock. A failure of its COMMIT, unlike one before it, leaves open whether the batch is recorded."""
+        committing = False
+        try:
+            with self._recorder.appending() as append:
+                yield append
+                committing = any(work.stored for work in works)
+        except DBAPIError as error:
+            if committing:
+                raise CommitUnanswered(works) from error
+            raise
+
+    def _find_out(self, works: list[UserWork]) -> bool:
+        """Whether a batch whose COMMIT went unanswered is in the log; it is there whole or not at all.
+
+        A row whose wait for a standby was cut is visible but perhaps not replicated: a later write to `head`, once
+        committed, proves it.
+        """
+        first = next(stored for work in works for stored in work.stored)
+        give_up = time.monotonic() + RECOVERY_S
+        while True:
+            self._recorder.database.discard_connections()
+            try:
+                with self._recorder.appending() as append:
+                    if found := append.holds(first):
+                        append.advance_head()
+                self._head = append.position if found else -1
+                return found
+            except DBAPIError as error:
+                if time.monotonic() > give_up:
+                    raise StoreUnavailable("The store does not say whether the change was recorded.") from error
+                time.sleep(RETRY_PAUSE_S)
+
+    # -- within a batch
+
+    def _cached(self, stream: UUID) -> User | None:
+        return self._users.pop(stream, None) or self._decider.read(stream)
+
+    def _remember(self, work: UserWork) -> None:
+        if work.user:
+            self._users[work.stream] = work.user
+            if len(self._users) > CACHED_USERS:
+                self._users.popitem(last=False)
+            self._snapshotter.consider(work.user, since=work.base)
+
+    def _kept(self, batch: list[Pending]) -> KeptAnswers:
+        keys = [pending.command.claim.key for pending in batch if pending.command.claim]
+        if not keys:
+            return {}
+        with self._recorder.database.reading() as connection:
+            return find_kept(connection, keys, self._clock.now())
+
+    def _decide_moved_again(
+        self, append: Append, works: list[UserWork], batch: list[Pending], kept: KeptAnswers
+    ) -> None:
+        versions = append.versions([work.stream for work in works])
+        kept_now = self._kept(batch)
+        news = kept_now.keys() - kept.keys()
+        moved = [w for w in works if versions.get(w.stream, 0) != w.base or any(_claims(p, news) for p in w.pending)]
+        for work in moved:
+            self._decider.decide(work, self._decider.read(work.stream), kept_now)
+        self._decider.prepare(moved)
+
+    def _append(self, append: Append, works: list[UserWork]) -> None:
+        stored = [event for work in works for event in work.stored]
+        if not stored:
+            return
+        connection = append.connection
+        positions = append.insert(stored, self._clock.micros())
+        facts = [fact for work in works for fact in work.sealed]
+        if enrolled := [row for work in works for row in work.identities]:
+            connection.execute(insert(identities), enrolled)
+        self._apply(
+            connection, [Entry(*at) for at in zip(positions, [append.recorded_at] * len(facts), facts, strict=True)]
+        )
+        keep(connection, [answer for work in works for answer in work.answers.values()])
+        forget_ended(connection, facts)
+
+    def _apply(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        for projection in self._projections:
+            projection.apply(connection, entries)
+            track(connection, Tracking(projection.name, entries[-1].position))
+
+    def _catch_up(self, append: Append) -> None:
+        """Bring each inline read model up to what others appended without it."""
+        for projection in self._projections:
+            at = tracked(append.connection, projection.name) or 0
+            while at < append.position:
+                page = self._entries(append.connection, at)
+                projection.apply(append.connection, page)
+                at = page[-1].position
+                track(append.connection, Tracking(projection.name, at))
+
+    def _entries(self, connection: Connection, after: int) -> list[Entry]:
+        stored = (events.c.stream, events.c.version, events.c.topic, events.c.state)
+        query = select(events.c.position, events.c.recorded_at, *stored).where(events.c.position > after)
+        rows = connection.execute(query.order_by(events.c.position).limit(CATCH_UP_PAGE))
+        return [Entry(row[0], row[1], self._mapper.to_domain_event(StoredEvent(*row[2:]))) for row in rows]
+
+
+class CommitUnanswered(Exception):
+    """The connection was lost in COMMIT."""
+
+    def __init__(self, works: list[UserWork]) -> None:
+        super().__init__("The outcome of a commit is unknown.")
+        self.works = works
+
+
+def _claims(pending: Pending, keys: set[bytes]) -> bool:
+    return pending.command.claim is not None and pending.command.claim.key in keys
+
+
+def _answer(work: UserWork, position: int) -> None:
+    for pending in work.pending:
+        if pending.refusal:
+            pending.future.set_exception(pending.refusal)
+        else:
+            pending.future.set_result(Recorded(pending.result, position, pending.replay))
+
+
+def _refuse(batch: Sequence[Pending], error: Exception) -> None:
+    for pending in batch:
+        pending.future.set_exception(error)
+
+
+def _database_error(error: BaseException | None) -> DBAPIError | None:
+    while error and not isinstance(error, DBAPIError):
+        error = error.__cause__
+    return error if isinstance(error, DBAPIError) else None
+
+
+def _lost_connection(error: Exception) -> bool:
+    cause = _database_error(error)
+    return cause is not None and cause.connection_invalidated
+
+
+def _as_refusal(error: Exception) -> Exception:
+    """A database that fails is `StoreUnavailable`; one that objects to what it was given stays what it is."""
+    if isinstance(_database_error(error), OperationalError | InterfaceError | InternalError):
+        return StoreUnavailable("The store does not answer or cannot write.")
+    return error

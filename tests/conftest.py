@@ -1,0 +1,65 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from api.ids import new_uuid7
+from api.service import Service, Stores
+from domain.session import Limits
+from tests.clock import ManualClock
+from tests.postgres import Database, PostgresCluster, Schema
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[PostgresCluster]:
+    """A PostgreSQL of this pytest process's own."""
+    cluster = PostgresCluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def postgres_schema(postgres_cluster: PostgresCluster) -> Iterator[Schema]:
+    """An empty schema, gone after the test."""
+    with postgres_cluster.fresh_schema() as schema:
+        yield schema
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """Runs the test once on SQLite files, once on PostgreSQL: an empty place for the log, another one for the keys."""
+    if request.param == "sqlite":
+        yield Database("sqlite", f"sqlite:///{tmp_path}/ledger.db", None, f"sqlite:///{tmp_path}/keys.db")
+        return
+    cluster: PostgresCluster = request.getfixturevalue("postgres_cluster")
+    with cluster.fresh_schema() as log, cluster.fresh_schema() as keys:
+        yield Database("postgresql", log.app_url, log.owner_url, keys.app_url)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+OpenService = Callable[..., Service]
+
+
+@pytest.fixture
+def open_service(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator[OpenService]:
+    """Opens services on one database, as often as a test likes, with the test's clock; closes them at the end."""
+    opened: list[Service] = []
+
+    def open_one(limits: Limits | None = None) -> Service:
+        stores = Stores(database.url, database.keys_url, tmp_path / "master.key", database.owner_url)
+        opened.append(Service(stores, limits or Limits(), new_uuid7, clock))
+        return opened[-1]
+
+    yield open_one
+    for service in opened:
+        service.close()
+
+
+@pytest.fixture
+def service(open_service: OpenService) -> Service:
+    """Everything behind HTTP, on an empty database; its follower and sweeper are not started."""
+    return open_service()
