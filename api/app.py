@@ -1,5 +1,6 @@
 """The composition root: `create_app(settings)` builds everything, its lifespan starts and closes it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -12,6 +13,7 @@ from api.access_tokens import AccessTokens
 from api.cookies import SessionCookie
 from api.credentials import Credentials, Touches
 from api.cursors import Cursors
+from api.devices import device_label
 from api.edge import Edge
 from api.errors import install
 from api.ids import new_uuid7
@@ -54,7 +56,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         app.include_router(module.router)
     install(app)
     describe_credentials(app, cookie)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, log_client=settings.store_client_details)
     return app
 
 
@@ -79,6 +81,7 @@ async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: Se
     """Hand the handlers what they work with."""
     await service.reads.open()
     await service.key_reads.open()
+    await asyncio.to_thread(device_label, "warm-up")  # the first label builds the parser, in some 60 ms
     tokens = access_tokens(settings, service.clock.now)
     if tokens:
         await tokens.refresh_if_needed()

@@ -1,5 +1,6 @@
 """Who is calling: one function reads cookie and `Authorization`, and tells credentials apart by their form (D13)."""
 
+import asyncio
 import base64
 import hmac
 import os
@@ -219,8 +220,6 @@ class Needs:
 
 
 async def _enrolled(request: HttpRequest, client_id: str) -> str:
-    import asyncio
-
     ledger: SessionLedger = request.app.state.service.ledger
     enrolment = Request(f"user:{ledger.pseudonym(client_id)}", request.state.request_id)
     recorded = await asyncio.wrap_future(ledger.enrol_user(client_id, enrolment))

@@ -27,6 +27,7 @@ from sqlalchemy.exc import ArgumentError
 
 PREFIX = "LEDGER_"
 DAY = 24 * 60 * 60
+SHORTEST_KEY = 32
 NOTHING = "none"
 SWITCHES = {"1", "true", "yes", "on", "0", "false", "no", "off"}
 
@@ -116,7 +117,7 @@ def _networks(value: Any) -> Any:
 
 
 def _api_key(key: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]{32,}", key.get_secret_value()):
+    if not re.fullmatch("[!-~]{" + str(SHORTEST_KEY) + ",}", key.get_secret_value()):
         raise ValueError("too short, or not printable ASCII")
     return key
 
@@ -322,8 +323,8 @@ def _line(field: str, allowed: str, given: Mapping[str, str]) -> str:
         value = "not set"
         if (default := _default(field)) != NOTHING:
             value += f", so {default}"
-    elif field == "bootstrap_api_key":
-        value = f"a text of {len(given[field])} characters"
+    elif field == "bootstrap_api_key" and len(given[field]) >= SHORTEST_KEY:
+        value = f"a text of {len(given[field])} characters"  # it may be a key in use elsewhere
     else:
         value = repr(masked(given[field]))
     return f"{variable(field)} is {value}; allowed: {allowed}"

@@ -112,13 +112,13 @@ class Follower:
             self._awake.clear()
             try:
                 more = self._lead() and self._step()
-            except PASSING as error:
-                logger.warning("following failed, trying again", extra={"fields": {"error": repr(error)}})
-                self._recorder.database.discard_connections()
-                self._lose_lead()
-                more = False
             except FenceLost:
                 logger.warning("another process follows the log")
+                self._lose_lead()
+                more = False
+            except Exception as error:
+                logger.warning("following failed, trying again", extra={"fields": {"error": repr(error)}})
+                self._recorder.database.discard_connections()
                 self._lose_lead()
                 more = False
             if not more:

@@ -5,9 +5,8 @@ import threading
 from collections.abc import Callable
 from uuid import UUID
 
-from domain.errors import LedgerError
 from domain.policies import EndSessionsOnTimeout
-from projections.follower import PASSING, Follower
+from projections.follower import Follower
 from projections.sessions import streams_past_deadline
 from store.clock import MAX_DRIFT_S, Clock
 from store.database import Database
@@ -76,5 +75,5 @@ class Sweeper:
                 continue
             try:
                 self.sweep()
-            except (*PASSING, LedgerError) as error:
+            except Exception as error:
                 logger.warning("sweeping failed, trying again later", extra={"fields": {"error": repr(error)}})

@@ -28,6 +28,7 @@ def main() -> None:
     except SettingsError as error:
         _fail(BAD_SETTINGS, error)
     configure_logging()
+    os.umask(0o077)  # the files hold user ids and wrapped keys
     config = _config(settings)
     listening = config.bind_socket()
     try:
@@ -48,9 +49,8 @@ def _settings(environ: Mapping[str, str]) -> Settings:
     try:
         access_tokens(settings, Clock().now)
     except ValueError as error:
-        raise SettingsError(
-            f"LEDGER_JWT_JWKS is {settings.jwt_jwks!r}; allowed: a file with usable keys, or an http(s):// URL ({error})"
-        ) from error
+        allowed = f"a file with usable keys, or an http(s):// URL ({error})"
+        raise SettingsError(f"LEDGER_JWT_JWKS is {settings.jwt_jwks!r}; allowed: {allowed}") from error
     return settings
 
 

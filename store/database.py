@@ -86,6 +86,7 @@ def _sqlite_writer(path: Path) -> Engine:
         poolclass=QueuePool,
         pool_size=2,
         max_overflow=8,
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "begin")
@@ -103,6 +104,7 @@ def _sqlite_reader(path: Path) -> Engine:
         pool_size=4,
         max_overflow=16,
         isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
     )
 
 
@@ -144,7 +146,7 @@ def _postgresql(url: str, **options: Any) -> Engine:
         url,
         pool_size=4,
         max_overflow=8,
-        pool_pre_ping=False,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "keepalives_idle": 5,

@@ -66,11 +66,13 @@ class Reads:
         assert self._pool
         try:
             return await _fetch_from(self._pool, sql, values)
+        except PoolTimeout as error:
+            raise StoreUnavailable("The store does not answer.") from error
         except psycopg.OperationalError:
             await self._pool.check()  # a restart of the database leaves dead connections behind
         try:
             return await _fetch_from(self._pool, sql, values)
-        except (psycopg.OperationalError, PoolTimeout) as error:
+        except psycopg.OperationalError as error:
             raise StoreUnavailable("The store does not answer.") from error
 
 

@@ -7,8 +7,6 @@ import logging
 import queue
 import threading
 
-from eventsourcing.persistence import PersistenceError
-
 from domain.user import User, UserSnapshot
 from store.recorder import SnapshotRecorder
 from store.sealing import SealingMapper
@@ -42,5 +40,5 @@ class Snapshotter:
         while snapshot := self._queue.get():
             try:
                 self._recorder.replace(self._mapper.to_stored_event(snapshot))
-            except PersistenceError as error:
+            except Exception as error:
                 logger.warning("a snapshot was not written", extra={"fields": {"error": str(error)}})

@@ -4,8 +4,10 @@ A wake-up says "look", never "this is new": a lost one costs time (at most `FALL
 """
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 import psycopg
 
@@ -52,25 +54,27 @@ class Wakeup:
 
     def _watch_sqlite(self) -> None:
         """`PRAGMA data_version` changes when another connection has changed the file."""
-        connection = connect_sqlite_reader(self._database.path)
-        seen = None
-        while not self._stopping.wait(POLL_S):
-            version = connection.execute("PRAGMA data_version").fetchone()[0]
-            if version != seen:
-                seen = version
-                self.notify()
-        connection.close()
+        while not self._stopping.is_set():
+            try:
+                self._poll()
+            except sqlite3.Error as error:
+                self._failed(error)
+
+    def _poll(self) -> None:
+        with closing(connect_sqlite_reader(self._database.path)) as connection:
+            seen = None
+            while not self._stopping.wait(POLL_S):
+                version = connection.execute("PRAGMA data_version").fetchone()[0]
+                if version != seen:
+                    seen = version
+                    self.notify()
 
     def _watch_postgresql(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._listen()
             except psycopg.Error as error:
-                logger.warning(
-                    "listening for appends failed, trying again", extra={"fields": {"error": type(error).__name__}}
-                )
-                self.notify()
-                self._stopping.wait(FALLBACK_S)
+                self._failed(error)
 
     def _listen(self) -> None:
         url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -80,3 +84,8 @@ class Wakeup:
                 for _ in connection.notifies(timeout=FALLBACK_S / 4, stop_after=1):
                     pass
                 self.notify()
+
+    def _failed(self, error: Exception) -> None:
+        logger.warning("watching for appends failed, trying again", extra={"fields": {"error": type(error).__name__}})
+        self.notify()
+        self._stopping.wait(FALLBACK_S)

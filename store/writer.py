@@ -102,8 +102,12 @@ class BatchWriter:
     def _run(self) -> None:
         while batch := self._next_batch():
             running = [pending for pending in batch if pending.future.set_running_or_notify_cancel()]
-            if running:
+            try:
                 self._record(running)
+            except Exception as error:  # the thread must go on, and nobody may wait for ever
+                logger.exception("a batch failed unexpectedly")
+                self._head = -1
+                _refuse([pending for pending in running if not pending.future.done()], error)
 
     def _next_batch(self) -> list[Pending]:
         """What waits now, at least one command; empty once the writer is closed."""
@@ -122,6 +126,8 @@ class BatchWriter:
 
     def _record(self, batch: list[Pending]) -> None:
         """Commit a batch and answer it. One that is refused as a whole is tried again command by command."""
+        if not batch:
+            return
         try:
             works = self._commit_surely(batch)
         except StoreUnavailable as error:

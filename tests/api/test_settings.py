@@ -100,8 +100,14 @@ class TestOneBadValue:
         [line] = refusal(**{name: value})
         assert line.startswith(f"LEDGER_{name} is {value!r}; allowed: {allowed}")
 
-    @pytest.mark.parametrize("key", ["", "k" * 31, "k" * 31 + " ", "k" * 31 + "é"])
-    def test_of_a_secret_is_not_shown(self, key: str):
+    @pytest.mark.parametrize("key", ["", "too-short", "k" * 31])
+    def test_of_a_key_too_short_to_be_one_is_shown(self, key: str):
+        assert refusal(BOOTSTRAP_API_KEY=key) == [
+            f"LEDGER_BOOTSTRAP_API_KEY is {key!r}; allowed: at least 32 printable ASCII characters without spaces"
+        ]
+
+    @pytest.mark.parametrize("key", ["k" * 31 + " ", "k" * 31 + "é"])
+    def test_of_a_secret_that_may_be_in_use_elsewhere_is_not_shown(self, key: str):
         assert refusal(BOOTSTRAP_API_KEY=key) == [
             f"LEDGER_BOOTSTRAP_API_KEY is a text of {len(key)} characters; "
             "allowed: at least 32 printable ASCII characters without spaces"
