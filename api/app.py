@@ -48,6 +48,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan,
+        redirect_slashes=False,  # `DELETE /api/sessions/` with an empty id must not become "end all the others"
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",

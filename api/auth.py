@@ -69,15 +69,14 @@ async def sign_out(http: HttpRequest) -> Response:
 
 async def _end_session(http: HttpRequest) -> None:
     state = http.app.state
+    if "authorization" not in http.headers:
+        refuse_cross_site(http)  # also without a cookie: `SameSite` held it back, and the answer would clear it
     try:
         caller = await state.credentials.caller(http)
     except Problem as problem:
-        if problem.kind not in ("unauthenticated", "invalid-credential"):
-            raise
-        cookie, _ = state.credentials.present(http)
-        if cookie:
-            refuse_cross_site(http)
-        return
+        if problem.kind in ("unauthenticated", "invalid-credential"):
+            return
+        raise
     if caller.session:
         session = caller.session
         request = Request("self", http.state.request_id)

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Depends
@@ -175,7 +174,8 @@ def refuse_cross_site(request: HttpRequest) -> None:
     if site is not None:
         own = site in ("same-origin", "none")
     else:
-        own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        host = request.headers.get("host")
+        own = origin is None or origin in (f"https://{host}", f"http://{host}")
     if not own:
         raise Problem("cross-site-request", "This request comes from another site.")
 

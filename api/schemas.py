@@ -1,7 +1,7 @@
 """What goes over the wire. Names are Aero2's; unknown members of a request are refused (API-12)."""
 
 import ipaddress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -35,9 +35,19 @@ def _utf8_limit(text: str) -> str:
 
 def _address(text: str) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError("not an IPv4 or IPv6 address") from None
+    if "%" in text:
+        raise ValueError("an address with a zone, which may be any text, means nothing here")
+    return str(address)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("not a moment of the years 1 to 9999 in UTC") from None
 
 
 UserId = Annotated[
@@ -59,7 +69,7 @@ class NewSession(_Request):
     )
     remember_me: bool = Field(False, description="Use the longer timeouts and a persistent cookie.")
     idp_name: UserId | None = Field(None, description="Who authenticated the person.", examples=["google"])
-    auth_time: Annotated[AwareDatetime, Field(strict=False)] | None = Field(
+    auth_time: Annotated[AwareDatetime, Field(strict=False), AfterValidator(_in_utc)] | None = Field(
         None, description="When the person last authenticated (RFC 3339, or seconds since 1970).",
         examples=["2026-11-23T10:00:00Z"],
     )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Connection,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -150,7 +152,7 @@ def _new_session(fact: SessionCreated) -> dict[str, Any]:
         "absolute_timeout": fact.absolute_timeout,
         "remember_me": fact.remember_me,
         "idp_name": fact.idp_name,
-        "auth_time": fact.auth_time and to_micros(fact.auth_time),
+        "auth_time": None if fact.auth_time is None else to_micros(fact.auth_time),
         "amr": json.dumps(fact.amr),
         "device": fact.device,
         "client": fact.client.ciphertext if isinstance(fact.client, Sealed) else None,
@@ -228,7 +230,8 @@ def judge(row: Sequence[Any], now: datetime) -> SessionView:
         end, ended_by = expiry, EXPIRY
     return SessionView(
         *(session_id, stream, user_id, created_version, created_event, created_at, last_active_at, expiry.at),
-        *(bool(remember_me), idp_name, auth_time and from_micros(auth_time), tuple(json.loads(amr)), device, client),
+        *(bool(remember_me), idp_name, None if auth_time is None else from_micros(auth_time)),
+        *(tuple(json.loads(amr)), device, client),
         *(end, ended_by),
     )
 
@@ -286,9 +289,10 @@ def streams_past_deadline(connection: Connection, now: datetime, after: UUID | N
     return list(connection.execute(query.order_by(_s.stream).limit(limit), values).scalars())
 
 
+_second = literal(1_000_000, BigInteger)  # as a plain number the product of two `integer`s overflows on PostgreSQL
 _past_deadline = or_(
-    _s.last_active_at + _s.idle_timeout * 1_000_000 <= bindparam("now"),
-    _s.created_at + _s.absolute_timeout * 1_000_000 <= bindparam("now"),
+    _s.last_active_at + _s.idle_timeout * _second <= bindparam("now"),
+    _s.created_at + _s.absolute_timeout * _second <= bindparam("now"),
 )
 _of_stream = and_(_s.stream == bindparam("stream"), _s.created_version < bindparam("before"))
 _page = _view.where(_of_stream).order_by(_s.created_version.desc()).limit(bindparam("limit"))

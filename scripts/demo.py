@@ -91,7 +91,7 @@ Three people are signed in: {", ".join(f"{user_id} ({len(t)} sessions)" for user
 export ALICE='Authorization: Bearer {alice}'
 curl -s {url}/api/auth/session -H "$ALICE"
 curl -s {url}/api/sessions -H "$ALICE"
-curl -s -X POST {url}/api/sessions/revoke-all -H "$ALICE" -H 'Content-Type: application/json' \
+curl -s -X POST {url}/api/sessions/revoke-all -H "$ALICE" -H 'Content-Type: application/json' \\
      -d '{{"except_current":true}}'
 curl -s -X POST {url}/api/auth/signout -H "$ALICE" -i
 

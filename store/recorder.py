@@ -13,6 +13,7 @@ from eventsourcing import persistence
 from eventsourcing.persistence import (
     AggregateRecorder,
     InfrastructureFactory,
+    InfrastructureFactoryError,
     ListenNotifySubscription,
     Mapper,
     Notification,
@@ -53,7 +54,7 @@ class Append:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         locked = select(head.c.position, head.c.recorded_at).with_for_update()
-        self.position, self.recorded_at = connection.execute(locked).one().tuple()
+        self.position, self.recorded_at = connection.execute(locked).one()
 
     def insert(self, stored: Sequence[StoredEvent], recorded_at: int) -> Sequence[int]:
         """Add events at the end; their positions. `recorded_at` (microseconds) never decreases along positions."""
@@ -175,6 +176,7 @@ class LogSubscription(ListenNotifySubscription[EventRecorder]):
     def __init__(self, recorder: EventRecorder, gt: int | None = None, topics: Sequence[str] = ()) -> None:
         super().__init__(recorder, gt, topics)
         recorder.wakeup.add(self._has_been_notified.set)
+        self._has_been_notified.set()  # for what was appended after the first look, before the line above
 
     def stop(self) -> None:
         self._recorder.wakeup.remove(self._has_been_notified.set)
@@ -253,7 +255,7 @@ class Factory(InfrastructureFactory[ViewRecorder]):
         mapper: Mapper[UUID] | None = None,
     ) -> None:
         super().__init__(env)
-        self.database = database or Database(self.env[self.DATABASE_URL])
+        self.database = database or self._named_database()
         self.wakeup = Wakeup(self.database)
         self._clock = clock or Clock()
         self._mapper = mapper
@@ -281,6 +283,12 @@ class Factory(InfrastructureFactory[ViewRecorder]):
     def close(self) -> None:
         self.wakeup.close()
         self.database.close()
+
+    def _named_database(self) -> Database:
+        url = self.env.get(self.DATABASE_URL)
+        if url is None:
+            raise InfrastructureFactoryError(f"{self.env.create_keys(self.DATABASE_URL)[0]} is not set.")
+        return Database(url)
 
     def _create_tables(self) -> None:
         with library_errors(), self.database.transaction() as connection:
