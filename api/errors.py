@@ -130,8 +130,12 @@ class Problem(HTTPException):
         return PROBLEM_BASE + self.kind
 
     def body(self, request_id: UUID | None) -> dict[str, Any]:
-        """The members of RFC 9457 §3.1, then Aero2's `error`; `instance` names the request in our logs."""
-        instance = {"instance": f"urn:uuid:{request_id}"} if request_id else {}
+        """The members of RFC 9457 §3.1, then Aero2's `error`; `instance` names the request in our logs.
+
+        A session that is not found is told in the same bytes, whatever the reason (API-03).
+        """
+        named = request_id is not None and self.kind != "session-not-found"
+        instance = {"instance": f"urn:uuid:{request_id}"} if named else {}
         core = {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}
         return {**core, **instance, "error": self.detail, **self.extensions}
 
@@ -160,13 +164,18 @@ def problem_of(error: Exception) -> Problem:
         case LedgerError():
             return _refusal(error)
         case RequestValidationError():
-            return Problem("invalid-request", errors=[_fault(each) for each in error.errors()[:MAX_FAULTS]])
+            return _invalid_request([_fault(each) for each in error.errors()[:MAX_FAULTS]])
         case HTTPException():
             return _framework_refusal(error)
         case ClientDisconnect():
             return Problem("bad-request", "The client left before its request was complete.")
         case _:
             return Problem("internal-error", "Something went wrong on our side; the request id helps us to find out.")
+
+
+def _invalid_request(faults: list[dict[str, str]]) -> Problem:
+    told = (f"{fault.get('pointer') or fault.get('parameter') or 'body'}: {fault['detail']}" for fault in faults)
+    return Problem("invalid-request", "; ".join(told), errors=faults)
 
 
 def _refusal(error: LedgerError) -> Problem:

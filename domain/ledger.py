@@ -155,4 +155,6 @@ class SessionLedger(Application[UUID]):
         return Environment(name, {"IS_SNAPSHOTTING_ENABLED": "y", **(env or {})})
 
     def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
+        """The given factory, told what one that the library makes would know: it decides whether snapshots are read."""
+        self._given_factory.env.update(env)
         return self._given_factory
