@@ -7,21 +7,19 @@ import asyncio
 import http.client
 import logging
 import math
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from joserfc import jwk, jws
+from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
-from joserfc.util import base64_to_int, urlsafe_b64decode
+from joserfc.util import urlsafe_b64decode
 
 from api.body import MalformedJson, parse_json
-from api.errors import Problem
+from api.jwks import FETCH_TIMEOUT, key_set
 
 MAX_TOKEN = 8 * 1024
 LEEWAY = timedelta(seconds=60)  # for `nbf` and `iat` only (T-18); `exp` has none
@@ -30,11 +28,7 @@ LEEWAY = timedelta(seconds=60)  # for `nbf` and `iat` only (T-18); `exp` has non
 ALGORITHMS: Mapping[str, str] = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
 TYPES = frozenset({"at+jwt", "application/at+jwt"})
 
-FETCH_TIMEOUT = 5.0
-MAX_JWKS = 1024 * 1024
-
 _log = logging.getLogger("ledger.access_tokens")
-_never = datetime.min.replace(tzinfo=UTC)
 
 
 class InvalidAccessToken(Exception):
@@ -43,13 +37,6 @@ class InvalidAccessToken(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class KeysUnavailable(Problem):
-    """The issuer's keys could not be fetched yet, so nothing can be verified: refused, never assumed valid (T-26)."""
-
-    def __init__(self) -> None:
-        super().__init__("keys-unavailable", "The keys that access tokens are verified with cannot be fetched.")
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ class AccessTokens:
 
     def __init__(self, issuer: str, audience: str, jwks: str, clock: Callable[[], datetime]) -> None:
         self._issuer, self._audience, self._clock = issuer, audience, clock
-        self._keys = _UrlKeys(jwks) if jwks.startswith(("http://", "https://")) else _FileKeys(jwks)
+        self._keys = key_set(jwks)
         self._turn = asyncio.Lock()
 
     async def refresh_if_needed(self, token: str | None = None) -> None:
@@ -96,6 +83,8 @@ class AccessTokens:
         """The claims of a token that is valid now. Raises InvalidAccessToken or KeysUnavailable."""
         header = _header(token)
         key = self._keys.find(header.get("kid"), ALGORITHMS[header["alg"]])
+        if key is None:
+            raise InvalidAccessToken("kid")
         try:
             claims = parse_json(jws.deserialize_compact(token, key, registry=_REGISTRY).payload)
         except (JoseError, MalformedJson):
@@ -187,101 +176,3 @@ class _Registry(JWSRegistry):
 
 
 _REGISTRY = _Registry(strict_check_header=False)  # unknown header parameters are ignored (RFC 7515 §4)
-
-
-class _Keys:
-    """The issuer's usable keys by key id and type, and when to look for new ones."""
-
-    max_age: timedelta
-    patience: timedelta  # at least so long between two looks
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-        self._keys: dict[tuple[str | None, str], jwk.Key] = {}
-        self.looked_at = self.loaded_at = _never
-
-    def load(self) -> None:
-        raise NotImplementedError
-
-    def due(self, now: datetime, unknown: bool) -> bool:
-        return now - self.looked_at >= self.patience and (unknown or now - self.loaded_at >= self.max_age)
-
-    def knows(self, kid: str | None) -> bool:
-        return kid is None or any(kid == known for known, _ in self._keys)
-
-    def find(self, kid: str | None, key_type: str) -> jwk.Key:
-        """The key of this id; without an id, the only one of the type."""
-        if not self._keys:
-            raise KeysUnavailable
-        of_type = [key for (known, kind), key in self._keys.items() if kind == key_type and kid in (known, None)]
-        _require(len(of_type) == 1, "kid")
-        return of_type[0]
-
-
-class _FileKeys(_Keys):
-    """Keys in a file, read again within a second after it changed."""
-
-    max_age = patience = timedelta(seconds=1)
-
-    def __init__(self, place: str) -> None:
-        super().__init__(place)
-        self._version: tuple[int, int, int] | None = None
-        try:
-            self.load()
-        except (OSError, ValueError) as error:
-            raise ValueError(f"JWKS file {place}: {error}") from error
-
-    def load(self) -> None:
-        file = Path(self._place)
-        stat = file.stat()
-        version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if version != self._version:
-            self._keys = _usable_keys(file.read_bytes())
-            self._version = version
-
-
-class _UrlKeys(_Keys):
-    """Keys behind a URL: fetched at the start, for an unknown key id, and every ten minutes so that removed ones go."""
-
-    max_age, patience = timedelta(minutes=10), timedelta(seconds=30)
-
-    def load(self) -> None:
-        opener = urllib.request.build_opener(_NoRedirects)
-        with opener.open(self._place, timeout=FETCH_TIMEOUT) as response:
-            self._keys = _usable_keys(response.read(MAX_JWKS + 1))
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The operator named the place of the keys; nobody else moves it, least of all from https to http."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _usable_keys(document: bytes) -> dict[tuple[str | None, str], jwk.Key]:
-    """Raises ValueError when there is none. Keys that cannot be used are skipped (RFC 7517 §5)."""
-    if len(document) > MAX_JWKS:
-        raise ValueError(f"more than {MAX_JWKS} bytes")
-    jwks = parse_json(document)
-    entries = jwks.get("keys") if isinstance(jwks, dict) else None
-    keys = [_usable_key(entry) for entry in entries] if isinstance(entries, list) else []
-    usable = {(key.kid, key.key_type): key for key in keys if key is not None}
-    if not usable:
-        raise ValueError("no usable key")
-    return usable
-
-
-def _usable_key(entry: Any) -> jwk.Key | None:
-    try:
-        return jwk.import_key(entry) if _is_fit(entry) else None
-    except Exception:  # whatever is wrong with one entry, the others stay usable
-        return None
-
-
-def _is_fit(entry: Mapping[str, Any]) -> bool:
-    """A key that verifies signatures of `ALGORITHMS`: P-256, Ed25519, or RSA of at least 2048 bits (TOK-07)."""
-    if entry.get("use", "sig") != "sig":
-        return False
-    if entry["kty"] == "RSA":
-        return base64_to_int(entry["n"]).bit_length() >= 2048
-    return (entry["kty"], entry["crv"]) in {("EC", "P-256"), ("OKP", "Ed25519")}

@@ -20,7 +20,8 @@ from joserfc import jws, jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from api.access_tokens import AccessTokens, Claims, InvalidAccessToken, KeysUnavailable
+from api.access_tokens import AccessTokens, Claims, InvalidAccessToken
+from api.jwks import KeysUnavailable
 
 ISSUER, AUDIENCE = "https://id.example", "https://ledger.example"
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
