@@ -49,7 +49,6 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "invalid-credentials-form": Kind(400, "The credentials are malformed"),
         "two-credentials": Kind(400, "More than one credential"),
         "invalid-cursor": Kind(400, "The cursor is not one of ours"),
-        "invalid-idempotency-key": Kind(400, "The idempotency key is malformed"),
         "unauthenticated": Kind(401, "Sign-in required"),
         "invalid-credential": Kind(401, "The credential is not valid"),
         "insufficient-scope": Kind(403, "The credential does not allow this"),

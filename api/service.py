@@ -20,7 +20,7 @@ from store.deciding import Decider
 from store.keys import KeyStore
 from store.reads import Reads
 from store.recorder import Factory
-from store.schema import create_log, create_working
+from store.schema import create_log, create_working, head
 from store.sealing import SealingMapper
 from store.snapshots import Snapshotter
 from store.writer import BatchWriter
@@ -48,8 +48,8 @@ class Service:
         self.mapper = SealingMapper(self.keys)
         self.clock = clock or Clock(not_before=_last_recorded_at(self.database))
         self.factory = Factory(database=self.database, clock=self.clock, mapper=self.mapper)
-        self.recorder = self.factory.application_recorder()
         self.ledger = SessionLedger(self.factory, self.keys.pseudonym, limits)
+        self.recorder = self.factory.application_recorder()
         self.snapshotter = Snapshotter(self.factory.aggregate_recorder("snapshots"), self.mapper)
         decider = Decider(self.ledger, self.mapper, self.keys, self.clock, new_id)
         inline = [SessionsProjection()]

@@ -52,7 +52,8 @@ class Place:
         self.policy = policy
         self.position = self.saved = 0
         self.saved_at = 0.0
-        self.failures = 0
+        self.failures = 0  # in a row
+        self.faults = 0  # those of them that waiting does not cure
         self.not_before = 0.0
         self.parked: str | None = None
         self.rate = 0.0
@@ -173,7 +174,7 @@ class Follower:
         except Exception as error:
             self._failed(place, answered, error)
             return False
-        place.failures = 0
+        place.failures = place.faults = 0
         if batch:
             place.position = batch[-1].id
             place.rate = len(batch) / max(time.monotonic() - started, 1e-6)
@@ -188,9 +189,10 @@ class Follower:
 
     def _failed(self, place: Place, batch: Sequence[Notification], error: Exception) -> None:
         place.failures += 1
+        place.faults += not isinstance(error, PASSING)
         place.not_before = time.monotonic() + place.pause_s
         details = {"policy": place.policy.name, "after_position": place.position, "error": repr(error)}
-        if isinstance(error, PASSING) or place.failures < TRIES:
+        if isinstance(error, PASSING) or place.faults < TRIES:
             logger.warning("a policy failed, trying again", extra={"fields": details})
             return
         first = batch[0].id if batch else place.position + 1

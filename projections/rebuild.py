@@ -73,8 +73,17 @@ def _schema_differences(connection: Connection, live: SessionsProjection, rebuil
 
 def _shape(inspector: Any, table: str, suffix: str = "") -> Any:
     columns = [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)]
-    indexes = {i["name"].replace(suffix, ""): (i["column_names"], i["unique"]) for i in inspector.get_indexes(table)}
-    return columns, indexes
+    indexes = {
+        index["name"].replace(suffix, ""): (index["column_names"], index["unique"], _condition(index))
+        for index in inspector.get_indexes(table)
+    }
+    return columns, inspector.get_pk_constraint(table)["constrained_columns"], indexes
+
+
+def _condition(index: Any) -> str | None:
+    """The WHERE of a partial index."""
+    options = index.get("dialect_options", {})
+    return next((str(value) for name, value in options.items() if name.endswith("_where")), None)
 
 
 def _row_differences(connection: Connection, live: Table, rebuilt: Table) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 import uvicorn
@@ -38,7 +40,9 @@ def main() -> None:
             open_service(settings).close()
     except (StoreUnavailable, MasterKeyError, ClockBehindLog, OSError) as error:
         _fail(CANNOT_START, error)
-    uvicorn.Server(config).run(sockets=[listening])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again once all is closed
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _settings(environ: Mapping[str, str]) -> Settings:

@@ -1,0 +1,3 @@
+"""The append-only store. Importing any part of it registers the topic of every fact: all history can be read then."""
+
+import domain.user  # noqa: F401

@@ -57,7 +57,7 @@ def create_key(database: Database, name: str, scopes: Sequence[Scope], now: int)
 def list_keys(database: Database) -> list[ApiKey]:
     """Every key ever made, oldest first."""
     with store_errors(), database.reading() as connection:
-        return [_key(row) for row in connection.execute(select(*_COLUMNS).order_by(api_keys.c.created_at)).tuples()]
+        return [_key(row) for row in connection.execute(select(*_COLUMNS).order_by(api_keys.c.created_at))]
 
 
 def revoke_key(database: Database, key_id: str, now: int) -> bool:

@@ -12,6 +12,14 @@ class ClockBehindLog(Exception):
     """The log is further ahead of the wall clock than a clock may drift: starting would stop time."""
 
 
+def steady_ns() -> int:
+    """Never steps, and goes on while the machine sleeps where the system has a clock that does."""
+    return time.clock_gettime_ns(_STEADY)
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 class Clock:
     """Steps of the wall clock change nothing here. `not_before` is the log's last `recorded_at`, in microseconds."""
 
@@ -19,7 +27,7 @@ class Clock:
         self,
         not_before: int = 0,
         wall_ns: Callable[[], int] = time.time_ns,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        monotonic_ns: Callable[[], int] = steady_ns,
     ) -> None:
         self._wall_ns, self._monotonic_ns = wall_ns, monotonic_ns
         wall = wall_ns() // 1000

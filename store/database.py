@@ -61,7 +61,12 @@ class Database:
         """Refuse a database that may lose what it acknowledged (LOG-04). SQLite's part is asserted per connection."""
         if self.is_sqlite:
             return
-        wanted = {"fsync": {"on"}, "full_page_writes": {"on"}, "synchronous_commit": {"on", "remote_apply"}}
+        wanted = {
+            "fsync": {"on"},
+            "full_page_writes": {"on"},
+            "data_sync_retry": {"off"},
+            "synchronous_commit": {"on", "remote_apply"},
+        }
         with self.reading() as connection:
             for name, values in wanted.items():
                 value = connection.exec_driver_sql(f"SHOW {name}").scalar_one()

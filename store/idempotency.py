@@ -64,7 +64,7 @@ class KeptAnswer:
 def find_kept(connection: Connection, keys: Sequence[bytes], now: datetime) -> dict[bytes, KeptAnswer]:
     """The answers that are kept for these keys."""
     fresh = idempotency.c.created_at > to_micros(now - KEEP)
-    rows = connection.execute(select(idempotency).where(idempotency.c.key.in_(keys), fresh)).tuples()
+    rows = connection.execute(select(idempotency).where(idempotency.c.key.in_(keys), fresh))
     return {row[0]: KeptAnswer(*row) for row in rows}
 
 

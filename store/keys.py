@@ -80,7 +80,7 @@ class KeyStore:
     def find(self, streams: Sequence[UUID]) -> dict[UUID, bytes]:
         """The keys that are active; a user without one is left out."""
         with store_errors(), self.database.reading() as connection:
-            rows = connection.execute(_KEYS.where(user_keys.c.stream.in_(streams))).tuples().all() if streams else []
+            rows = connection.execute(_KEYS.where(user_keys.c.stream.in_(streams))).all() if streams else []
         return self.unwrap(rows)
 
     def unwrap(self, rows: Iterable[tuple[UUID, bytes | None]]) -> dict[UUID, bytes]:

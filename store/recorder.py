@@ -239,7 +239,7 @@ class ViewRecorder(TrackingRecorder):
 
 
 class Factory(InfrastructureFactory[ViewRecorder]):
-    """Makes the recorders of one database: that of `DATABASE_URL` in `env`, or the one given.
+    """Makes the recorders of one database: the one given, whose tables are there, or that of `DATABASE_URL` in `env`.
 
     A given `mapper` seals personal data; without one the library's own is used.
     """
@@ -264,11 +264,9 @@ class Factory(InfrastructureFactory[ViewRecorder]):
         return self._mapper or super().mapper(transcoder, mapper_class)
 
     def aggregate_recorder(self, purpose: str = "events") -> SnapshotRecorder:
-        self._create_tables()
         return SnapshotRecorder(self.database)
 
     def application_recorder(self) -> EventRecorder:
-        self._create_tables()
         return EventRecorder(self.database, self.wakeup, self._clock)
 
     def process_recorder(self) -> EventRecorder:
@@ -288,12 +286,15 @@ class Factory(InfrastructureFactory[ViewRecorder]):
         url = self.env.get(self.DATABASE_URL)
         if url is None:
             raise InfrastructureFactoryError(f"{self.env.create_keys(self.DATABASE_URL)[0]} is not set.")
-        return Database(url)
+        return _prepared(url)
 
-    def _create_tables(self) -> None:
-        with library_errors(), self.database.transaction() as connection:
-            create_log(connection)
-            create_working(connection)
+
+def _prepared(url: str) -> Database:
+    database = Database(url)
+    with library_errors(), database.transaction() as connection:
+        create_log(connection)
+        create_working(connection)
+    return database
 
 
 def track(connection: Connection, mark: Tracking) -> None:

@@ -116,6 +116,8 @@ SQLITE_TRIGGERS = (
          OR EXISTS (SELECT 1 FROM events WHERE stream = NEW.stream AND version = NEW.version)
        BEGIN SELECT RAISE(ABORT, 'events takes only the next position of a new version'); END""",
     "CREATE TRIGGER head_no_delete BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'head is kept'); END",
+    """CREATE TRIGGER head_one_row BEFORE INSERT ON head WHEN EXISTS (SELECT 1 FROM head)
+       BEGIN SELECT RAISE(ABORT, 'head is one row'); END""",
     """CREATE TRIGGER head_forward BEFORE UPDATE ON head
        WHEN NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at
        BEGIN SELECT RAISE(ABORT, 'head only moves forward'); END""",
@@ -138,6 +140,10 @@ POSTGRESQL_TRIGGERS = (
            RAISE EXCEPTION 'events takes only the next position' USING ERRCODE = 'integrity_constraint_violation';
          END IF;
          RETURN NULL; END $$""",
+    # Otherwise a temporary table of that name would be asked in the log's place.
+    """DO $$ BEGIN
+         EXECUTE format('ALTER FUNCTION events_next_only() SET search_path = %%I, pg_temp', current_schema());
+       END $$""",
     """CREATE TRIGGER events_next_only AFTER INSERT ON events REFERENCING NEW TABLE AS new_events
        FOR EACH STATEMENT EXECUTE FUNCTION events_next_only()""",
     """CREATE FUNCTION head_forward() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -159,7 +159,9 @@ class BatchWriter:
                     return unanswered.works
             except (DBAPIError, PersistenceError, StoreUnavailable) as error:
                 if last_try or not _lost_connection(error):
-                    raise _as_refusal(error) from error
+                    if refusal := _as_refusal(error):
+                        raise refusal from error
+                    raise
             self._head = -1
             self._recorder.database.discard_connections()
         raise StoreUnavailable("The store does not take the change.")
@@ -315,8 +317,8 @@ def _lost_connection(error: Exception) -> bool:
     return cause is not None and cause.connection_invalidated
 
 
-def _as_refusal(error: Exception) -> Exception:
+def _as_refusal(error: Exception) -> StoreUnavailable | None:
     """A database that fails is `StoreUnavailable`; one that objects to what it was given stays what it is."""
     if isinstance(_database_error(error), OperationalError | InterfaceError | InternalError):
         return StoreUnavailable("The store does not answer or cannot write.")
-    return error
+    return None

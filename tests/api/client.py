@@ -78,6 +78,11 @@ class SignedIn:
     def by_cookie(self) -> Headers:
         return by_cookie(self.token)
 
+    @property
+    def ways_in(self) -> dict[str, Headers]:
+        """Every credential of this session."""
+        return {"cookie": self.by_cookie, "token": self.bearer, "access token": bearer(self.access_token())}
+
     def access_token(self, **claims: Any) -> str:
         return access_token(**{"sub": self.user_id, "sid": self.id, **claims})
 

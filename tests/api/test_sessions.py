@@ -221,7 +221,13 @@ def test_a_session_of_somebody_else_or_of_nobody_is_not_replaced(api: Api):
 
 
 def test_the_same_key_and_body_get_the_first_answer_again(api: Api):
-    body = {"user_id": "alice", "ip_address": "203.0.113.7", "user_agent": CHROME, "auth_time": 1764000000, "amr": ["pwd"]}
+    body = {
+        "user_id": "alice",
+        "ip_address": "203.0.113.7",
+        "user_agent": CHROME,
+        "auth_time": 1764000000,
+        "amr": ["pwd"],
+    }
     first = api.begin(body, **{"Idempotency-Key": "k 1"})
     api.clock.advance(600)
     again = api.begin(body, **{"Idempotency-Key": "k 1"})
@@ -329,7 +335,14 @@ def test_a_bearer_ends_its_own_session_without_a_cookie_to_clear(api: Api):
 
 def test_unknown_foreign_and_malformed_ids_are_the_same_404(api: Api):
     alice, bob = api.sign_in("alice"), api.sign_in("bob")
-    ids = [bob.id, "6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d", "x", alice.id.replace("-", ""), f"{{{alice.id}}}", alice.token]
+    ids = [
+        bob.id,
+        "6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d",
+        "x",
+        alice.id.replace("-", ""),
+        f"{{{alice.id}}}",
+        alice.token,
+    ]
     ids += ["%00", "%F0%9F%94%91", "a" * 2000, "revoke-all"]
     answers = [api.delete(f"/api/sessions/{session_id}", alice.bearer) for session_id in ids]
     assert {told(answer) for answer in answers} == {(404, "session-not-found")}

@@ -46,16 +46,19 @@ class DirectWriter:
         self.commands.append(command)
         future: Future[Recorded[Any]] = Future()
         try:
-            self._decide(command)
-            user, result = self._decide(command)
+            future.set_result(self._record(command))
         except LedgerError as refusal:
             future.set_exception(refusal)
-        else:
-            if user:
-                self.facts.extend(plain(fact) for fact in user.pending_events)
-                self._ledger.save(user)
-            future.set_result(Recorded(result, len(self.facts)))
         return future
+
+    def _record(self, command: Command[Any]) -> Recorded[Any]:
+        self._decide(command)
+        user, result = self._decide(command)
+        if user:
+            facts = [plain(fact) for fact in user.pending_events]
+            self._ledger.save(user)
+            self.facts.extend(facts)
+        return Recorded(result, len(self.facts))
 
     def _decide(self, command: Command[Any]) -> tuple[User | None, Any]:
         try:

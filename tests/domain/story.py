@@ -71,7 +71,11 @@ def created(
     """The fact that follows from `sign_in` with the same arguments."""
     facts: dict[str, Any] = {name: getattr(sign_in(session_id, **told), name) for name in SIGNED_IN}
     return SessionCreated(
-        **_about(stream, at, GATEWAY, None), session_id=session_id, idle_timeout=idle, absolute_timeout=absolute, **facts
+        **_about(stream, at, GATEWAY, None),
+        session_id=session_id,
+        idle_timeout=idle,
+        absolute_timeout=absolute,
+        **facts,
     )
 
 

@@ -1,10 +1,13 @@
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from api.service import Service
 from tests.conftest import OpenService
+from tests.postgres import Database
 from tests.projections.driver import Driver
+from tests.projections.other_process import OtherProcess
 
 Drive = Callable[[Service], Driver]
 
@@ -27,3 +30,11 @@ def drive(open_service: OpenService) -> Iterator[Drive]:
 def driver(drive: Drive, service: Service) -> Driver:
     """At the wheel of `service`."""
     return drive(service)
+
+
+@pytest.fixture
+def other_process(database: Database, tmp_path: Path) -> Iterator[OtherProcess]:
+    """Another service on the same database, in a process of its own."""
+    process = OtherProcess(database, tmp_path / "master.key")
+    yield process
+    process.kill()

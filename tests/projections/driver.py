@@ -1,4 +1,4 @@
-"""Drives a service from a test, one call after another: a command waits until it is durable, a query until it answers."""
+"""Drives a service from a test, call after call: a command waits until it is durable, a query until it answers."""
 
 import asyncio
 import hashlib
@@ -72,7 +72,11 @@ class Driver:
         return self.ledger.touch_session(self.stream(user_id), session_id, request()).result(PATIENCE_S).result
 
     def revoke(
-        self, session_id: UUID, reason: EndReason = EndReason.REVOKED_BY_USER, user_id: str = "alice", actor: str = ACTOR
+        self,
+        session_id: UUID,
+        reason: EndReason = EndReason.REVOKED_BY_USER,
+        user_id: str = "alice",
+        actor: str = ACTOR,
     ) -> bool:
         revoking = self.ledger.revoke_session(self.stream(user_id), session_id, reason, request(actor))
         return revoking.result(PATIENCE_S).result

@@ -1,12 +1,9 @@
 import itertools
 import logging
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -22,13 +19,15 @@ from domain.policies import Policy
 from domain.user import DISABLED
 from projections import follower as following
 from projections.follower import TRIES, Follower, Progress
+from store.database import Database as Connections
 from store.recorder import EventRecorder
 from store.schema import tracking
 from tests.clock import ManualClock
 from tests.conftest import OpenService
-from tests.postgres import Database
+from tests.postgres import Database, PostgresCluster
 from tests.projections.conftest import Drive
 from tests.projections.driver import Driver, until
+from tests.projections.other_process import OtherProcess
 
 NAME = DISABLED.removeprefix("policy:")
 
@@ -77,6 +76,7 @@ def failing(error: Exception, *, times: int | None = None) -> Callable[[Any], No
 def follow(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
     """Starts a follower with policies of the test's own. Its pauses are short."""
     monkeypatch.setattr(following, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(following, "LAST_PAUSE_S", 0.05)
     monkeypatch.setattr(following, "IDLE_S", 0.05)
     started: list[Follower] = []
 
@@ -246,12 +246,12 @@ def test_what_happens_meanwhile_shortens_no_pause(
     monkeypatch.setattr(following, "FIRST_PAUSE_S", 3600.0)
     monkeypatch.setattr(following, "LAST_PAUSE_S", 3600.0)
     driver.sign_in()
-    policy, other = Answering("failing", answer=failing(RuntimeError("no"))), Answering("other")
-    follower = follow(policy, other)
+    other = Answering("other")
+    follower = follow(Answering("failing", answer=failing(RuntimeError("no"))), other)
     for _ in range(TRIES):
         driver.sign_in()
         until(lambda: has_caught_up(driver, follower, "other"))
-    assert len(policy.asked_at) == 1
+    assert caplog.messages == ["a policy failed, trying again"]
 
 
 def test_a_parked_policy_stops_only_itself_and_says_so(driver: Driver, follow: Follow, clock: ManualClock):
@@ -297,6 +297,22 @@ def test_a_store_that_is_away_for_long_parks_no_policy(driver: Driver, follow: F
     until(lambda: has_caught_up(driver, follower, policy.name))
     assert len(policy.asked) == 3 * TRIES + 1
     assert progress_of(follower, policy.name).parked is None
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_database_that_crashes_and_returns_finds_its_follower_waiting(
+    driver: Driver, postgres_cluster: PostgresCluster, caplog: pytest.LogCaptureFixture
+):
+    driver.sign_in()
+    driver.service.start()
+    until(lambda: has_caught_up(driver))
+    postgres_cluster.stop(mode="immediate")
+    until(lambda: not driver.service.follower.is_leading)
+    postgres_cluster.start()
+    until(lambda: has_caught_up(driver))
+    driver.disable()
+    until(lambda: driver.facts(SessionRevoked))
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_a_failure_after_a_long_outage_gets_as_many_tries_as_any_other(driver: Driver, follow: Follow):
@@ -352,15 +368,15 @@ def test_an_event_that_nobody_can_read_parks_who_must_answer_it_and_is_not_skipp
 
 def insert_as_owner(driver: Driver, database: Database, event: StoredEvent) -> None:
     """Past the service: on PostgreSQL with the rights of the log's owner."""
-    from store.database import Database as Connections
-
-    with Connections(database.owner_url or database.url).transaction() as connection:
+    owner = Connections(database.owner_url or database.url)
+    with owner.transaction() as connection:
         position = driver.head() + 1
         row = (position, 0, event.originator_version, event.originator_id, event.topic, event.state)
         marks = ", ".join(["?" if database.kind == "sqlite" else "%s"] * len(row))
         columns = "position, recorded_at, version, stream, topic, state"
         connection.exec_driver_sql(f"INSERT INTO events ({columns}) VALUES ({marks})", row)
         connection.exec_driver_sql(f"UPDATE head SET position = {position}")
+    owner.close()
 
 
 # -- one leader
@@ -395,39 +411,19 @@ def test_who_does_not_lead_answers_nothing_and_knows_how_far_the_leader_is(open_
     assert not second.service.follower.is_leading
 
 
-def test_another_process_takes_over_when_the_one_that_leads_is_killed(
-    driver: Driver, database: Database, tmp_path: Path
-):
-    leader = a_process_that_leads(database, tmp_path)
-    try:
-        driver.service.start()
-        driver.sign_in()
-        driver.disable()
-        until(lambda: len(driver.facts(SessionRevoked)) == 1)
-        assert not driver.service.follower.is_leading
-        leader.kill()
-        leader.wait()
-        driver.enable()
-        driver.sign_in()
-        driver.disable()
-        until(lambda: has_caught_up(driver))
-        assert len(driver.facts(SessionRevoked)) == 2
-    finally:
-        leader.kill()
-        leader.communicate()
-
-
-def a_process_that_leads(database: Database, tmp_path: Path) -> "subprocess.Popen[str]":
-    stores = (database.url, database.keys_url, str(tmp_path / "master.key"), database.owner_url or "")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.projections.following", *stores],
-        cwd=Path(__file__).parents[2],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout and process.stdout.readline() == "leading\n"
-    return process
+def test_another_process_takes_over_when_the_one_that_leads_is_killed(driver: Driver, other_process: OtherProcess):
+    other_process.ask("lead")
+    driver.service.start()
+    driver.sign_in()
+    driver.disable()
+    until(lambda: len(driver.facts(SessionRevoked)) == 1)
+    led_by_the_other = not driver.service.follower.is_leading
+    other_process.kill()
+    driver.sign_in("bob")
+    driver.disable("bob")
+    until(lambda: has_caught_up(driver))
+    assert led_by_the_other
+    assert len(driver.facts(SessionRevoked)) == 2
 
 
 def test_a_leader_whose_row_was_moved_by_another_stops_without_writing(

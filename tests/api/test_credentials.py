@@ -1,0 +1,358 @@
+"""Who may call what: each credential against every route (D13, API-09, WEB-04, SES-02, SES-05, SES-12)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from store.api_keys import Scope, revoke_key
+from tests.api.client import (
+    ADMIN,
+    BOOTSTRAP_KEY,
+    Api,
+    Call,
+    SignedIn,
+    access_token,
+    bearer,
+    by_cookie,
+    told,
+)
+from tests.api.conftest import OpenApi
+from tests.clock import NOON
+
+OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
+SIGN_OUT = ("POST", "/api/auth/signout")
+OF_USERS = {
+    ("GET", "/api/sessions"),
+    ("DELETE", "/api/sessions"),
+    ("DELETE", "/api/sessions/{session_id}"),
+    ("POST", "/api/sessions/revoke-all"),
+    ("GET", "/api/auth/session"),
+}
+OF_SERVICES = {("POST", "/api/sessions"): "sessions:create"}
+OF_ADMINISTRATORS = {
+    ("POST", "/api/users/{user_id}/disable"): "users:admin",
+    ("POST", "/api/users/{user_id}/enable"): "users:admin",
+    ("GET", "/api/users/{user_id}/sessions"): "users:admin",
+    ("DELETE", "/api/users/{user_id}/sessions"): "users:admin",
+    ("DELETE", "/api/users/{user_id}/sessions/{session_id}"): "users:admin",
+}
+SCOPED = {**OF_SERVICES, **OF_ADMINISTRATORS}
+GUARDED = [*OF_USERS, *SCOPED]
+UNSAFE_OF_USERS = [call for call in OF_USERS if call[0] != "GET"]
+
+REALM = 'Bearer realm="session-ledger"'
+MALFORMED = (400, "invalid-credentials-form", f'{REALM}, error="invalid_request"')
+DOUBLED = (400, "two-credentials", f'{REALM}, error="invalid_request"')
+MISSING = (401, "unauthenticated", REALM)
+INVALID = (401, "invalid-credential", f'{REALM}, error="invalid_token"')
+NO_USER = (403, "insufficient-scope", f'{REALM}, error="insufficient_scope"')
+
+Answer = tuple[int, str | None, str | None]
+
+
+def send(api: Api, call: Call, headers: Any, session_id: str = "x") -> httpx.Response:
+    """A call as somebody would make it whose credential is good: nothing else is wrong with it."""
+    method, template = call
+    path = template.format(user_id="victim", session_id=session_id)
+    body = {"json": {"user_id": "victim"}} if call == ("POST", "/api/sessions") else {}
+    return api.request(method, path, headers, **body)
+
+
+def answers(api: Api, calls: list[Call], headers: Any) -> dict[Call, Answer]:
+    return {call: answered(send(api, call, headers)) for call in calls}
+
+
+def answered(answer: httpx.Response) -> Answer:
+    return (*told(answer), answer.headers.get("WWW-Authenticate"))
+
+
+def missing(scope: str) -> Answer:
+    return (403, "insufficient-scope", f'{REALM}, error="insufficient_scope", scope="{scope}"')
+
+
+def test_every_route_is_in_one_class(api: Api):
+    assert sorted(api.operations()) == sorted([*OPEN, SIGN_OUT, *GUARDED])
+
+
+# -- refused everywhere
+
+
+def refused() -> list[tuple[str, Callable[[Api, SignedIn], Any], Answer]]:
+    """Each bad credential: what it is, how it is sent, what every route answers."""
+
+    def ended(api: Api, _: SignedIn) -> SignedIn:
+        dead = api.sign_in("dead")
+        api.delete(f"/api/sessions/{dead.id}", dead.bearer)
+        return dead
+
+    def revoked_key(api: Api, _: SignedIn) -> str:
+        key, secret = api.key(*Scope)
+        assert api.get("/api/users/x/sessions", bearer(secret)).status_code == 200
+        assert revoke_key(api.service.database, key.key_id, api.clock.micros())
+        return secret
+
+    return [
+        ("nothing", lambda _, a: {}, MISSING),
+        ("an empty cookie", lambda _, a: by_cookie(""), MISSING),
+        ("another cookie", lambda _, a: {"Cookie": f"sid={a.token}; __host-sid={a.token}; x__Host-sid={a.token}"}, MISSING),
+        ("basic", lambda _, a: {"Authorization": f"Basic {a.token}"}, MISSING),
+        ("no scheme", lambda _, a: {"Authorization": a.token}, MISSING),
+        ("dpop", lambda _, a: {"Authorization": f"DPoP {a.token}"}, MISSING),
+        ("bearer of nothing", lambda _, a: {"Authorization": "Bearer"}, MALFORMED),
+        ("bearer of a blank", lambda _, a: {"Authorization": "Bearer   "}, MALFORMED),
+        ("two words", lambda _, a: {"Authorization": f"Bearer {a.token} {a.token}"}, MALFORMED),
+        ("a list", lambda _, a: {"Authorization": f"Bearer {a.token}, Bearer {a.token}"}, MALFORMED),
+        ("beyond ASCII", lambda _, a: {"Authorization": "Bearer é".encode()}, MALFORMED),
+        ("nine kilobytes", lambda _, a: bearer("a" * 9000), MALFORMED),
+        ("cookie and bearer", lambda _, a: {**a.by_cookie, **a.bearer}, DOUBLED),
+        ("cookie and key", lambda _, a: {**a.by_cookie, **ADMIN}, DOUBLED),
+        ("cookie and basic", lambda _, a: {**a.by_cookie, "Authorization": "Basic x"}, DOUBLED),
+        ("two bearers", lambda _, a: [*a.bearer.items(), *a.bearer.items()], DOUBLED),
+        ("bearer and key", lambda _, a: [*a.bearer.items(), *ADMIN.items()], DOUBLED),
+        ("two cookies", lambda _, a: {"Cookie": f"__Host-sid={a.token}; __Host-sid={a.token}"}, MALFORMED),
+        ("two cookie lines", lambda _, a: [*a.by_cookie.items(), *by_cookie("x").items()], MALFORMED),
+        ("the session's id", lambda _, a: bearer(a.id), INVALID),
+        ("the session's id as cookie", lambda _, a: by_cookie(a.id), INVALID),
+        ("43 characters of the id", lambda _, a: by_cookie(a.id.replace("-", "") + "A" * 11), INVALID),
+        ("an unknown token", lambda _, a: bearer("A" * 43), INVALID),
+        ("a token and one more", lambda _, a: bearer(a.token + "A"), INVALID),
+        ("a quoted token", lambda _, a: by_cookie(f'"{a.token}"'), INVALID),
+        ("a token with padding", lambda _, a: bearer(a.token + "="), INVALID),
+        ("a key as cookie", lambda _, a: by_cookie(BOOTSTRAP_KEY), INVALID),
+        ("an access token as cookie", lambda _, a: by_cookie(a.access_token()), INVALID),
+        ("an ended session", lambda api, a: ended(api, a).bearer, INVALID),
+        ("an ended session's cookie", lambda api, a: ended(api, a).by_cookie, INVALID),
+        ("an ended session's access token", lambda api, a: bearer(ended(api, a).access_token(scope=ALL)), INVALID),
+        ("somebody else's sid", lambda _, a: bearer(a.access_token(sub="bob", scope=ALL)), INVALID),
+        ("the client as sub of a sid", lambda _, a: bearer(a.access_token(sub="web", scope=ALL)), INVALID),
+        ("an unknown sid", lambda _, a: bearer(a.access_token(sid="6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d")), INVALID),
+        ("no sid but a user", lambda _, a: bearer(access_token(sub="alice", scope=ALL)), INVALID),
+        ("no sid and no client", lambda _, a: bearer(access_token(sub="web", client_id=None, scope=ALL)), INVALID),
+        ("an expired access token", lambda _, a: bearer(a.access_token(exp=NOON.timestamp(), scope=ALL)), INVALID),
+        ("another audience", lambda _, a: bearer(a.access_token(aud="x", scope=ALL)), INVALID),
+        ("two dots", lambda _, a: bearer("a.b.c"), INVALID),
+        ("an unknown key", lambda _, a: bearer("slk_" + "A" * 43), INVALID),
+        ("a revoked key", lambda api, a: bearer(revoked_key(api, a)), INVALID),
+        ("the bootstrap key but for its case", lambda _, a: bearer(BOOTSTRAP_KEY.upper()), INVALID),
+    ]  # fmt: skip
+
+
+ALL = " ".join(Scope)
+
+
+def test_a_bad_credential_is_refused_by_every_route_for_what_it_is(api: Api):
+    alice, victim = api.sign_in(), api.sign_in("victim")
+    cases = [(name, make(api, alice), expected) for name, make, expected in refused()]
+    before = api.log()
+    for name, headers, expected in cases:
+        assert (name, answers(api, GUARDED, headers)) == (name, dict.fromkeys(GUARDED, expected))
+    assert api.log() == before
+    assert [api.is_active(s.bearer) for s in (alice, victim)] == [True, True]
+
+
+def test_time_ends_every_credential_of_a_session(api: Api):
+    alice = api.sign_in()
+    access = bearer(alice.access_token(exp=NOON.timestamp() + 10_000, scope=ALL))
+    api.clock.advance(1800)
+    for headers in (alice.bearer, alice.by_cookie, access):
+        assert answers(api, GUARDED, headers) == dict.fromkeys(GUARDED, INVALID)
+
+
+def test_without_an_issuer_no_access_token_is_good(open_api: OpenApi):
+    api = open_api(jwt_issuer=None, jwt_audience=None, jwt_jwks=None)
+    headers = bearer(api.sign_in().access_token(scope=ALL))
+    assert answers(api, GUARDED, headers) == dict.fromkeys(GUARDED, INVALID)
+
+
+def test_a_secret_in_the_url_is_refused_and_not_read(api: Api):
+    alice = api.sign_in()
+    for name in ("access_token", "token", "session", "ACCESS_TOKEN"):
+        answer = api.get(f"/api/auth/session?{name}={alice.token}", alice.bearer)
+        assert answered(answer) == (400, "credential-in-url", f'{REALM}, error="invalid_request"')
+
+
+# -- the right kind in the right place
+
+
+@pytest.mark.parametrize("way", ["cookie", "token", "access token"])
+def test_a_session_opens_the_routes_of_users_only(api: Api, way: str):
+    for call in OF_USERS:
+        victim = api.sign_in("victim")
+        assert send(api, call, victim.ways_in[way], victim.id).status_code == 200, call
+    alice = api.sign_in()
+    assert answers(api, [*SCOPED], alice.ways_in[way]) == {call: missing(scope) for call, scope in SCOPED.items()}
+    assert api.is_active(alice.bearer)
+
+
+def test_a_key_opens_what_its_scopes_say_and_nothing_of_users(api: Api):
+    victim = api.sign_in("victim")
+    for scope in Scope:
+        headers = bearer(api.key(scope)[1])
+        assert answers(api, [*OF_USERS], headers) == dict.fromkeys(OF_USERS, NO_USER)
+        for call, needed in SCOPED.items():
+            answer = send(api, call, headers, victim.id)
+            expected = (answer.status_code, None, None) if needed == scope else missing(needed)
+            assert answered(answer) == expected, (scope, call)
+            assert answer.is_success == (needed == scope)
+            api.post("/api/users/victim/enable", ADMIN)
+
+
+def test_a_client_of_its_own_opens_what_its_scopes_say_and_nothing_of_users(api: Api):
+    for scope in Scope:
+        headers = bearer(access_token(sub="web", scope=f"openid {scope}"))
+        assert answers(api, [*OF_USERS], headers) == dict.fromkeys(OF_USERS, NO_USER)
+        for call, needed in SCOPED.items():
+            victim = api.sign_in("victim")
+            answer = send(api, call, headers, victim.id)
+            assert answer.is_success == (needed == scope), (scope, call)
+            if not answer.is_success:
+                assert answered(answer) == missing(needed)
+            api.post("/api/users/victim/enable", ADMIN)
+
+
+def test_a_users_access_token_with_scopes_opens_both(api: Api):
+    headers = bearer(api.sign_in().access_token(scope=ALL))
+    victim = api.sign_in("victim")
+    assert send(api, ("GET", "/api/auth/session"), headers).json()["user_id"] == "alice"
+    assert send(api, ("DELETE", "/api/users/{user_id}/sessions/{session_id}"), headers, victim.id).status_code == 200
+
+
+def test_a_scope_is_a_whole_word(api: Api):
+    for scope in ("users:administrator", "users", "USERS:ADMIN", "users:admin,sessions:create"):
+        headers = bearer(access_token(sub="web", scope=scope))
+        assert answers(api, [*SCOPED], headers) == {call: missing(needed) for call, needed in SCOPED.items()}
+
+
+def test_the_scheme_is_read_in_any_case(api: Api):
+    alice = api.sign_in()
+    for value in (f"bearer {alice.token}", f"BEARER  {alice.token}"):
+        assert api.is_active({"Authorization": value})
+
+
+def test_our_cookie_is_found_among_others(api: Api):
+    alice = api.sign_in()
+    assert api.is_active({"Cookie": f"a=b; __Host-sid={alice.token}; c; =d; sid=x"})
+    assert api.is_active([("Cookie", "a=b"), ("Cookie", f"__Host-sid={alice.token}")])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["A" * 43, "slk_" + "k" * 43, f"{'a' * 20}.{'b' * 20}.{'c' * 20}", "!#$%&'()*,:;<>?@[]^`{|}" + '"\\' * 5],
+    ids=["a session token", "another key", "an access token", "nothing else"],
+)
+def test_the_first_key_may_look_like_anything(open_api: OpenApi, key: str):
+    api = open_api(bootstrap_api_key=key)
+    assert api.get("/api/users/alice/sessions", bearer(key)).status_code == 200
+    assert told(api.get("/api/auth/session", bearer(key))) == (403, "insufficient-scope")
+    assert told(api.get("/api/auth/session", by_cookie("A" * 43))) == (401, "invalid-credential")
+
+
+def test_without_a_first_key_there_is_none(open_api: OpenApi):
+    api = open_api(bootstrap_api_key=None)
+    assert told(api.get("/api/users/alice/sessions", ADMIN)) == (401, "invalid-credential")
+
+
+def test_a_token_that_the_ledger_never_made_is_never_adopted(api: Api):
+    chosen = "AHk3p0mLr4dV5b8yqWz1nXcTfGhJ2sKe6uQiOaPvRtM"
+    answer = api.begin({"user_id": "alice"}, Cookie="sid=x")
+    assert answer.json()["token"] != chosen
+    assert told(api.begin({"user_id": "alice"}, **by_cookie(chosen))) == (400, "two-credentials")
+    assert told(api.begin({"user_id": "alice", "replaces": chosen})) == (422, "foreign-replacement")
+    assert not api.is_active(by_cookie(chosen))
+
+
+# -- other sites
+
+SITES: list[tuple[dict[str, str], bool]] = [
+    ({}, True),
+    ({"Sec-Fetch-Site": "same-origin"}, True),
+    ({"Sec-Fetch-Site": "none"}, True),
+    ({"Sec-Fetch-Site": "same-origin", "Origin": "https://ledger.example"}, True),
+    ({"Sec-Fetch-Site": "same-site"}, False),
+    ({"Sec-Fetch-Site": "cross-site"}, False),
+    ({"Sec-Fetch-Site": ""}, False),
+    ({"Sec-Fetch-Site": "SAME-ORIGIN"}, False),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "https://ledger.example"}, False),
+    ({"Origin": "https://ledger.example"}, True),
+    ({"Origin": "https://evil.example"}, False),
+    ({"Origin": "https://ledger.example.evil.example"}, False),
+    ({"Origin": "https://evil.ledger.example"}, False),
+    ({"Origin": "https://ledger.example:8443"}, False),
+    ({"Origin": "https://evil@ledger.example"}, False),
+    ({"Origin": "null"}, False),
+    ({"Origin": ""}, False),
+    ({"Origin": "https://["}, False),
+]
+
+
+@pytest.mark.parametrize("call", [*UNSAFE_OF_USERS, SIGN_OUT], ids=" ".join)
+def test_by_cookie_only_our_own_pages_change_anything(api: Api, call: Call):
+    for headers, allowed in SITES:
+        alice, victim = api.sign_in("victim"), api.sign_in("victim")
+        answer = send(api, call, {**alice.by_cookie, **headers}, victim.id)
+        assert (headers, answer.is_success) == (headers, allowed)
+        if not allowed:
+            assert told(answer) == (403, "cross-site-request")
+            assert [api.is_active(s.bearer) for s in (alice, victim)] == [True, True]
+
+
+def test_by_cookie_anybody_may_ask_since_only_our_pages_can_read_the_answer(api: Api):
+    alice = api.sign_in()
+    for headers, _ in SITES:
+        for path in ("/api/sessions", "/api/auth/session"):
+            answer = api.get(path, {**alice.by_cookie, **headers})
+            assert answer.status_code == 200
+            assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+            assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_bearer_is_no_browsers_and_may_come_from_anywhere(api: Api):
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        for call in [*UNSAFE_OF_USERS, SIGN_OUT]:
+            alice, victim = api.sign_in("victim"), api.sign_in("victim")
+            assert send(api, call, {**alice.bearer, **headers}, victim.id).is_success
+
+
+# -- nothing succeeds after its end (SES-12)
+
+
+def ways_to_end() -> dict[str, Callable[[Api, SignedIn], httpx.Response]]:
+    def other(api: Api) -> SignedIn:
+        return api.sign_in()
+
+    return {
+        "signing out": lambda api, a: api.post("/api/auth/signout", a.by_cookie),
+        "ending it": lambda api, a: api.delete(f"/api/sessions/{a.id}", a.bearer),
+        "ending it from elsewhere": lambda api, a: api.delete(f"/api/sessions/{a.id}", other(api).bearer),
+        "ending the others": lambda api, a: api.delete("/api/sessions", other(api).bearer),
+        "ending all": lambda api, a: api.post("/api/sessions/revoke-all", a.bearer),
+        "ending all from elsewhere": lambda api, a: api.post("/api/sessions/revoke-all", other(api).bearer),
+        "an administrator ends it": lambda api, a: api.delete(f"/api/users/alice/sessions/{a.id}", ADMIN),
+        "an administrator ends all": lambda api, a: api.delete("/api/users/alice/sessions", ADMIN),
+        "disabling the user": lambda api, a: api.post("/api/users/alice/disable", ADMIN),
+        "replacing it": lambda api, a: api.begin({"user_id": "alice", "replaces": a.token}),
+        "one more than the cap": lambda api, a: [api.begin({"user_id": "alice"}) for _ in range(3)][-1],
+    }
+
+
+@pytest.mark.parametrize("way", ways_to_end())
+def test_after_the_answer_nothing_of_an_ended_session_succeeds(open_api: OpenApi, way: str):
+    api = open_api(max_sessions_per_user=3)
+    alice = api.sign_in()
+    access = bearer(alice.access_token(scope=ALL))
+    assert all(api.is_active(headers) for headers in (alice.bearer, alice.by_cookie, access))
+    assert ways_to_end()[way](api, alice).is_success
+    for headers in (alice.bearer, alice.by_cookie, access):
+        assert answers(api, GUARDED, headers) == dict.fromkeys(GUARDED, INVALID)
+    api.post("/api/users/alice/enable", ADMIN)
+    assert not api.is_active(alice.bearer)
+
+
+def test_what_asks_together_with_an_end_is_answered_once_and_for_all(api: Api):
+    alice = api.sign_in()
+    checks = [("GET", "/api/auth/session", alice.bearer)] * 20
+    answers = api.at_once([*checks, ("POST", "/api/auth/signout", alice.bearer), *checks])
+    assert {answer.status_code for answer in answers} <= {200, 204, 401}
+    assert not any(answer.is_success for answer in api.at_once(checks))

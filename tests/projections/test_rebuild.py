@@ -1,0 +1,418 @@
+import random
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
+from sqlalchemy import Connection, delete, inspect, select, text, update
+
+from domain.errors import UserDisabled
+from domain.events import ClientDetails, EndReason, SessionCreated, SessionRevoked, SessionTouched
+from domain.session import Limits, Timeouts
+from domain.user import Context, SignIn, User
+from projections import rebuild
+from projections.rebuild import SUFFIX, Comparison, rebuild_sessions
+from projections.sessions import SessionsProjection
+from store.recorder import EventRecorder
+from store.sealing import SealingMapper
+from tests.clock import ManualClock
+from tests.conftest import OpenService
+from tests.projections.conftest import Drive
+from tests.projections.driver import Driver, request, token_hash, until
+
+SMALL = Limits(normal=Timeouts(1800, 7200), remembered=Timeouts(20_000, 6000), touch_interval=60, max_sessions=3)
+USERS = ("alice", "bob", "carol", "dave", "erin")
+
+
+class NoKeys:
+    """A key store that is not there."""
+
+    def ensure(self, streams: Iterable[UUID]) -> Mapping[UUID, bytes]:
+        raise AssertionError("a rebuild asked for a key")
+
+
+def rebuilt(driver: Driver) -> Comparison:
+    """The rebuild, without any key."""
+    return rebuild_sessions(driver.service.recorder, SealingMapper(NoKeys()))
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild, "PAGE", 7)
+
+
+# -- random histories
+
+
+class Story:
+    """What several users do, at random but the same for a seed, over several lives of the service."""
+
+    STEPS = 160
+
+    def __init__(self, seed: int, open_service: OpenService, drive: Drive, clock: ManualClock) -> None:
+        self.dice = random.Random(seed)
+        self.sessions: list[tuple[str, UUID]] = []
+        self._clock = clock
+        self._open: Callable[[], Driver] = lambda: drive(open_service(SMALL))
+        self.driver = self._open()
+        self._waiting: list[Future[Any]] = []
+
+    def play(self) -> Driver:
+        actions = {self.sign_in: 30, self.touch: 25, self.revoke: 12, self.revoke_all: 2, self.disable: 4}
+        actions |= {self.enable: 6, self.time_passes: 12, self.sweep: 3, self.follow: 2, self.restart: 2}
+        for action in self.dice.choices(list(actions), weights=list(actions.values()), k=self.STEPS):
+            action()
+            if self.dice.random() < 0.4:
+                self.settle()
+        self.settle()
+        return self.driver
+
+    def settle(self) -> None:
+        """Commands that were not waited for went into batches together."""
+        for future in self._waiting:
+            assert isinstance(future.exception(20), UserDisabled | None)
+        self._waiting.clear()
+
+    def sign_in(self) -> None:
+        user_id, session_id = self.dice.choice(USERS), UUID(int=self.dice.getrandbits(128), version=4)
+        said: dict[str, Any] = {"session_id": session_id, "remember_me": self.dice.random() < 0.3}
+        if self.dice.random() < 0.5:
+            said["client"] = ClientDetails("192.0.2.7", "Mozilla/5.0")
+        if self.dice.random() < 0.3:
+            said |= {"idp_name": "okta", "auth_time": self._clock.now(), "amr": ("pwd", "otp")}
+        if (own := [known for owner, known in self.sessions if owner == user_id]) and self.dice.random() < 0.3:
+            said["replaces"] = self.dice.choice(own[-3:])
+        self._waiting.append(self.driver.signing_in(user_id, **said))
+        self.sessions.append((user_id, session_id))
+
+    def touch(self) -> None:
+        if self.sessions:
+            user_id, session_id = self.dice.choice(self.sessions[-12:])
+            self._waiting.append(self.ledger.touch_session(self.driver.stream(user_id), session_id, request()))
+
+    def revoke(self) -> None:
+        if self.sessions:
+            user_id, session_id = self.dice.choice(self.sessions[-12:])
+            reason = self.dice.choice([EndReason.SIGNED_OUT, EndReason.REVOKED_BY_USER, EndReason.REVOKED_BY_ADMIN])
+            stream = self.driver.stream(user_id)
+            self._waiting.append(self.ledger.revoke_session(stream, session_id, reason, request()))
+
+    def revoke_all(self) -> None:
+        if self.sessions:
+            user_id, keep = self.dice.choice(self.sessions)
+            stream = self.driver.stream(user_id)
+            keeping = self.dice.choice([keep, None])
+            revoking = self.ledger.revoke_all_sessions(stream, EndReason.REVOKE_ALL, request(), keep=keeping)
+            self._waiting.append(revoking)
+
+    def disable(self) -> None:
+        self._waiting.append(self.ledger.disable_user(self.dice.choice(USERS), request()))
+
+    def enable(self) -> None:
+        self._waiting.append(self.ledger.enable_user(self.dice.choice(USERS), request()))
+
+    def time_passes(self) -> None:
+        self.settle()
+        self._clock.advance(self.dice.choice([1, 61, 900, 1799.999999, 1800, 7200]))
+
+    def sweep(self) -> None:
+        self.settle()
+        self.driver.service.sweeper.sweep()
+
+    def follow(self) -> None:
+        """The follower runs from here to the next restart."""
+        if not self.driver.service.follower.is_leading:
+            self.driver.service.start()
+            until(lambda: self.driver.service.follower.is_leading)
+
+    def restart(self) -> None:
+        self.settle()
+        self.driver.service.close()
+        self.driver = self._open()
+
+    @property
+    def ledger(self) -> Any:
+        return self.driver.ledger
+
+
+SEEDS = range(3)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.usefixtures("small_pages")
+def test_a_rebuild_after_any_history_is_identical(
+    open_service: OpenService, drive: Drive, clock: ManualClock, seed: int
+):
+    driver = Story(seed, open_service, drive, clock).play()
+    driver.service.follower.close()
+    driver.service.keys_database.close()
+    comparison = rebuilt(driver)
+    assert comparison.differences == []
+    assert comparison.identical
+    assert comparison.events == driver.head()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_any_history_the_list_says_what_the_users_stream_says(
+    open_service: OpenService, drive: Drive, clock: ManualClock, seed: int
+):
+    driver = Story(seed, open_service, drive, clock).play()
+    assert {user_id: set(driver.active(user_id)) for user_id in USERS} == {
+        user_id: live_sessions(driver, user_id) for user_id in USERS
+    }
+
+
+def live_sessions(driver: Driver, user_id: str) -> set[UUID]:
+    """By the aggregate, replayed from the log without a snapshot."""
+    user = None
+    for stored in driver.service.recorder.select_events(driver.stream(user_id)):
+        user = driver.service.mapper.to_domain_event(stored).mutate(user)
+    if not isinstance(user, User) or user.disabled:
+        return set()
+    return {session.session_id for session in user.sessions.values() if session.is_live(driver.service.clock.now())}
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_stories_are_worth_telling(open_service: OpenService, drive: Drive, clock: ManualClock):
+    told: set[Any] = set()
+    for seed in SEEDS:
+        driver = Story(seed, open_service, drive, clock).play()
+        told |= {fact.reason for fact in driver.facts(SessionRevoked)}
+        told |= {type(fact).__name__ for fact in driver.facts(SessionTouched)}
+        driver.service.close()
+        clock.advance(10**6)
+    assert told == {*EndReason, "SessionTouched"}
+
+
+# -- what a rebuild finds
+
+
+def altered(table: str, column: str, value: Any) -> Callable[[Connection, UUID], None]:
+    def alter(connection: Connection, session_id: UUID) -> None:
+        tables = SessionsProjection()
+        changed = {"sessions": tables.sessions, "users": tables.users}[table]
+        where = changed.c.session_id == session_id if table == "sessions" else text("1 = 1")
+        assert connection.execute(update(changed).where(where).values({column: value})).rowcount == 1
+
+    return alter
+
+
+def lost(connection: Connection, session_id: UUID) -> None:
+    sessions = SessionsProjection().sessions
+    connection.execute(delete(sessions).where(sessions.c.session_id == session_id))
+
+
+def invented(connection: Connection, session_id: UUID) -> None:
+    sessions = SessionsProjection().sessions
+    row = connection.execute(select(sessions).where(sessions.c.session_id == session_id)).one()._asdict()
+    connection.execute(sessions.insert().values({**row, "session_id": uuid4(), "token_hash": b"another"}))
+
+
+SESSION_COLUMNS = {
+    **{"stream": uuid4(), "token_hash": b"another", "created_version": 9, "created_event": uuid4(), "created_at": 1},
+    **{"last_active_at": 1, "idle_timeout": 9, "absolute_timeout": 9, "remember_me": True, "idp_name": "okta"},
+    **{"auth_time": 1, "amr": '["otp"]', "device": "Firefox", "client": b"another", "ended_at": 1},
+    **{"end_reason": "signed_out", "ended_by": "self"},
+}
+USER_COLUMNS = {"enabled": False, "disabled_version": 9, "disabled_at": 1}
+ALTERATIONS = {
+    **{f"sessions.{name}": altered("sessions", name, value) for name, value in SESSION_COLUMNS.items()},
+    **{f"users.{name}": altered("users", name, value) for name, value in USER_COLUMNS.items()},
+    "a row lost": lost,
+    "a row invented": invented,
+}
+
+
+def test_every_column_is_altered_once():
+    tables = SessionsProjection()
+    assert {"session_id", *SESSION_COLUMNS} == set(tables.sessions.c.keys())
+    assert {"stream", *USER_COLUMNS} == set(tables.users.c.keys())
+
+
+def test_a_row_altered_by_hand_is_named_with_both_its_faces(driver: Driver):
+    session_id = driver.sign_in()
+    for name, alter in ALTERATIONS.items():
+        with driver.service.database.transaction() as connection:
+            before = {table.name: all_rows(connection, table) for table in SessionsProjection().metadata.sorted_tables}
+            alter(connection, session_id)
+        [difference] = rebuilt(driver).differences
+        table = "users" if name.startswith("users") else "sessions"
+        named = str(driver.stream() if table == "users" else session_id)
+        assert difference.startswith(f"{table} "), name
+        assert named in difference or name == "a row invented", name
+        with driver.service.database.transaction() as connection:
+            restore(connection, before)
+    assert rebuilt(driver).identical
+
+
+def all_rows(connection: Connection, table: Any) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(select(table)).mappings()]
+
+
+def restore(connection: Connection, before: dict[str, list[dict[str, Any]]]) -> None:
+    for table in SessionsProjection().metadata.sorted_tables:
+        connection.execute(delete(table))
+        connection.execute(table.insert(), before[table.name])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["ALTER TABLE sessions ADD COLUMN note text"],
+        ["DROP INDEX sessions_token"],
+        ["DROP INDEX sessions_token", "CREATE INDEX sessions_token ON sessions (token_hash)"],
+        ["DROP INDEX sessions_live", "CREATE INDEX sessions_live ON sessions (stream)"],
+    ],
+    ids=["a column more", "an index less", "an index not unique", "an index not partial"],
+)
+def test_a_schema_altered_by_hand_is_named(driver: Driver, changes: list[str]):
+    driver.sign_in()
+    with driver.service.database.transaction() as connection:
+        for change in changes:
+            connection.exec_driver_sql(change)
+    assert rebuilt(driver).differences == ["sessions: the tables have different columns or indexes"]
+
+
+def test_an_empty_log_is_rebuilt_too(driver: Driver):
+    assert rebuilt(driver) == Comparison(0, [])
+
+
+def test_a_rebuild_leaves_no_table_behind_and_minds_none_that_a_killed_one_left(driver: Driver):
+    driver.sign_in()
+    with driver.service.database.transaction() as connection:
+        left = SessionsProjection(SUFFIX)
+        left.create_tables(connection)
+        connection.execute(left.users.insert().values(stream=driver.stream(), enabled=False, disabled_version=7))
+    assert rebuilt(driver).identical
+    with driver.service.database.transaction() as connection:
+        assert not [name for name in inspect(connection).get_table_names() if name.endswith(SUFFIX)]
+
+
+def test_a_rebuild_stops_at_an_event_that_it_cannot_read_and_leaves_the_live_tables(driver: Driver):
+    class Unreadable(SealingMapper):
+        def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
+            raise MapperDeserialisationError("no")
+
+    session_id = driver.sign_in()
+    with pytest.raises(MapperDeserialisationError):
+        rebuild_sessions(driver.service.recorder, Unreadable(NoKeys()))
+    assert driver.active() == [session_id]
+    assert rebuilt(driver).identical
+
+
+# -- while the ledger goes on
+
+
+class Interrupting(SealingMapper):
+    """Lets something happen when the first event is folded."""
+
+    def __init__(self, happens: Callable[[], Any]) -> None:
+        super().__init__(NoKeys())
+        self._happening = iter([happens])
+
+    def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
+        for happens in self._happening:
+            happens()
+        return super().to_domain_event(stored_event)
+
+
+class Late(EventRecorder):
+    """Lets something happen after the fold, just before the append lock is taken."""
+
+    def happening(self, happens: Callable[[], Any]) -> "Late":
+        self._happens = happens
+        return self
+
+    def appending(self) -> Any:
+        self._happens()
+        return super().appending()
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_events_appended_while_it_folds_are_included(driver: Driver):
+    first = driver.sign_in()
+    mapper: Mapper[Any] = Interrupting(lambda: [driver.revoke(first), driver.sign_in(), driver.sign_in("bob")])
+    comparison = rebuild_sessions(driver.service.recorder, mapper)
+    assert comparison == Comparison(driver.head(), [])
+    assert len(driver.facts(SessionCreated)) == 3
+
+
+def test_events_appended_just_before_it_takes_the_append_lock_are_included(driver: Driver):
+    first, service = driver.sign_in(), driver.service
+    late = Late(service.database, service.factory.wakeup, service.clock)
+    late.happening(lambda: [driver.revoke(first), driver.sign_in(), driver.sign_in("bob")])
+    assert rebuild_sessions(late, SealingMapper(NoKeys())) == Comparison(driver.head(), [])
+    assert len(driver.facts(SessionCreated)) == 3
+
+
+# -- an append that wrote no read model (D10)
+
+
+def append_as_the_library_does(driver: Driver, user_id: str = "alice") -> UUID:
+    """A sign-in decided on the library's repository and saved by the library's recorder; the session's id."""
+    service, session_id = driver.service, uuid4()
+    user: User = service.ledger.repository.get(driver.stream(user_id))
+    user.acting(Context(service.clock.now(), "key:foreign", uuid4(), None, uuid4))
+    user.create_session(SignIn(session_id, token_hash(session_id), "Foreign"), Limits())
+    service.recorder.insert_events([service.mapper.to_stored_event(fact) for fact in user.collect_events()])
+    return session_id
+
+
+@pytest.mark.parametrize("by", ["the same user", "another user"])
+def test_a_foreign_append_is_caught_up_before_the_next_write(driver: Driver, by: str):
+    known = driver.sign_in()
+    foreign = append_as_the_library_does(driver)
+    assert driver.by_id(foreign) is None
+    driver.sign_in("alice" if by == "the same user" else "bob")
+    assert set(driver.active()) >= {known, foreign}
+    assert driver.tracked(SessionsProjection.name) == driver.head()
+    assert rebuilt(driver).identical
+
+
+def test_a_foreign_append_is_caught_up_by_a_command_that_records_nothing(driver: Driver):
+    driver.sign_in()
+    foreign = append_as_the_library_does(driver)
+    assert not driver.revoke(uuid4())
+    assert driver.is_accepted(foreign)
+    assert rebuilt(driver).identical
+
+
+def test_a_foreign_append_is_caught_up_after_a_restart(open_service: OpenService, drive: Drive):
+    driver = drive(open_service())
+    driver.sign_in()
+    foreign = [append_as_the_library_does(driver) for _ in range(3)]
+    driver.service.close()
+    again = drive(open_service())
+    again.sign_in("bob")
+    assert set(again.active()) >= set(foreign)
+    assert rebuilt(again).identical
+
+
+def test_the_appends_of_another_service_need_no_catching_up(open_service: OpenService, drive: Drive):
+    first, second = drive(open_service()), drive(open_service())
+    for _ in range(3):
+        first.sign_in()
+        second.sign_in()
+    assert first.active() == second.active()
+    assert rebuilt(first).identical
+
+
+def test_the_append_lock_is_held_while_the_two_are_compared(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    compare = rebuild._row_differences
+    waiting: list[Future[Any]] = []
+    answered: list[bool] = []
+
+    def compare_while_somebody_writes(connection: Connection, *tables: Any) -> Any:
+        waiting.append(driver.signing_in())
+        differences = list(compare(connection, *tables))
+        answered.append(waiting[-1].done())
+        return differences
+
+    driver.sign_in()
+    monkeypatch.setattr(rebuild, "_row_differences", compare_while_somebody_writes)
+    assert rebuilt(driver).identical
+    assert answered == [False, False]
+    assert all(future.result(20) for future in waiting)

@@ -1,0 +1,169 @@
+"""What the store's tests start from, and how they look at what came of it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from eventsourcing.persistence import StoredEvent
+from sqlalchemy import select
+
+from api.ids import new_uuid7
+from api.service import Service
+from domain.events import EndReason, Fact
+from domain.ledger import Claim, Command, Decision, Recorded, Request
+from domain.session import Session
+from domain.user import Context, SignIn, User
+from projections.rebuild import rebuild_sessions
+from store.database import Database
+from store.deciding import Decider
+from store.schema import events, head
+from store.writer import BatchWriter, InlineProjection
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 20.0
+
+
+def request() -> Request:
+    return Request("key:test", uuid4())
+
+
+def sign_in(**facts: Any) -> SignIn:
+    return SignIn(**{"session_id": uuid4(), "token_hash": os.urandom(32), "device": "Chrome on macOS", **facts})
+
+
+def stored(stream: UUID, version: int = 1, state: bytes = b"{}") -> StoredEvent:
+    return StoredEvent(stream, version, "Told", state)
+
+
+class Caller:
+    """Somebody who sends commands to a service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def creates(self, user_id: str = "alice", claim: Claim | None = None, **facts: Any) -> "Future[Recorded[Session]]":
+        return self.service.ledger.create_session(user_id, sign_in(**facts), request(), claim)
+
+    def touches(self, session: Session, user_id: str = "alice") -> "Future[Recorded[bool]]":
+        return self.service.ledger.touch_session(self.stream(user_id), session.session_id, request())
+
+    def revokes(self, session: Session, user_id: str = "alice") -> "Future[Recorded[bool]]":
+        reason = EndReason.REVOKED_BY_USER
+        return self.service.ledger.revoke_session(self.stream(user_id), session.session_id, reason, request())
+
+    def disables(self, user_id: str = "alice") -> "Future[Recorded[bool]]":
+        return self.service.ledger.disable_user(user_id, request())
+
+    def decides(self, decide: Decision[Any], user_id: str = "alice") -> "Future[Recorded[Any]]":
+        return self.service.writer.submit(Command(self.stream(user_id), decide, request()))
+
+    def stream(self, user_id: str = "alice") -> UUID:
+        return self.service.keys.pseudonym(user_id)
+
+
+def result(future: "Future[Recorded[Any]]") -> Any:
+    return future.result(PATIENCE_S).result
+
+
+def refusal(future: "Future[Any]") -> BaseException | None:
+    return future.exception(PATIENCE_S)
+
+
+@contextmanager
+def one_batch(service: Service) -> Iterator[None]:
+    """What is submitted within the block is taken by the writer as one batch."""
+    with service.recorder.appending():
+        occupied = service.ledger.enrol_user(f"somebody {uuid4()}", request())
+        until(occupied.running)
+        yield
+    result(occupied)
+
+
+def user(service: Service, user_id: str = "alice") -> User:
+    """As the log has him."""
+    found: User = service.ledger.repository.get(service.keys.pseudonym(user_id))
+    return found
+
+
+def facts_of(service: Service, user_id: str, act: Callable[[User], Any]) -> list[StoredEvent]:
+    """What a decision adds to a user's stream, not yet appended."""
+    aggregate = user(service, user_id)
+    act(aggregate.acting(Context(service.clock.now(), "key:other", uuid4(), None, new_uuid7)))
+    return [service.mapper.to_stored_event(fact) for fact in aggregate.collect_events()]
+
+
+def topics(service: Service, user_id: str = "alice") -> list[str]:
+    return [event.topic for event in service.recorder.select_events(service.keys.pseudonym(user_id))]
+
+
+def facts(service: Service) -> list[Fact]:
+    """The whole log."""
+    return [service.mapper.to_domain_event(event) for event in service.recorder.select_notifications(None, 1_000_000)]
+
+
+def whole(database: Database) -> tuple[Any, ...]:
+    """Every row and column of the log and its head."""
+    with database.reading() as connection:
+        return (
+            connection.execute(select(events).order_by(events.c.position)).all(),
+            connection.execute(select(head)).all(),
+        )
+
+
+def assert_consistent(service: Service) -> None:
+    """Positions and versions without a gap, times that never decrease, read models that equal a rebuild."""
+    rows, [end] = whole(service.database)
+    assert [row.position for row in rows] == list(range(1, end.position + 1))
+    times = [row.recorded_at for row in rows]
+    assert times == sorted(times)
+    versions: dict[UUID, int] = {}
+    for row in rows:
+        assert row.version == versions.get(row.stream, 0) + 1
+        versions[row.stream] = row.version
+    assert rebuild_sessions(service.recorder, service.mapper).identical
+
+
+def another_writer(service: Service, *projections: InlineProjection) -> None:
+    """Let the ledger write through a writer with these projections in the place of its own."""
+    decider = Decider(service.ledger, service.mapper, service.keys, service.clock, new_uuid7)
+    service.writer.close()
+    service.writer = BatchWriter(
+        decider, service.recorder, service.mapper, projections, service.snapshotter, service.clock
+    )
+    service.ledger.writes_through(service.writer)
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result(PATIENCE_S) for future in [pool.submit(call) for call in calls]]
+
+
+def until(is_true: Callable[[], Any], *, seconds: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@contextmanager
+def child(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Another process that runs this script."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
