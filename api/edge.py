@@ -137,7 +137,7 @@ def _too_large() -> Problem:
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route, or as much of the path as is wise to keep when there is none."""
+    """The template of the route; without one, the path's first two steps: what follows may be a user's id (D9)."""
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     template: str | None = getattr(route, "path", None)
-    return template or scope["path"][:200]
+    return template or "/".join(scope["path"].split("/", 3)[:3])[:200]

@@ -92,7 +92,6 @@ def _create_tables(database: Database, owner_url: str | None) -> None:
 
 
 def _last_recorded_at(database: Database) -> int:
-    from store.schema import head
 
     with database.reading() as connection:
         return int(connection.execute(head.select()).one().recorded_at)

@@ -6,20 +6,22 @@ A user's key has three states: none, active, erased (a tombstone, so that a new 
 import hashlib
 import hmac
 import os
+import tempfile
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import Column, LargeBinary, MetaData, Table, Text, bindparam, insert, select
+from sqlalchemy import Column, Insert, LargeBinary, MetaData, Table, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from store.database import Database, store_errors
 from store.reads import Query
-from store.schema import Id
+from store.schema import Id, one_creator_at_a_time
 from store.sealing import SealBroken, seal, unseal
 
 KEY_BYTES = 32
@@ -54,6 +56,7 @@ class KeyStore:
     def __init__(self, database: Database, master_key_file: Path) -> None:
         self.database = database
         with store_errors(), database.transaction() as connection:
+            one_creator_at_a_time(connection)
             metadata.create_all(connection)
             wrapped = connection.execute(select(secrets.c.wrapped)).scalar()
         self._master = _read_master_key(master_key_file, create=wrapped is None)
@@ -89,17 +92,20 @@ class KeyStore:
 
     def _create(self, streams: Sequence[UUID]) -> None:
         rows = [{"stream": s, "wrapped": seal(self._master, os.urandom(KEY_BYTES), s.bytes)} for s in streams]
-        insert_into = insert_sqlite if self.database.is_sqlite else insert_postgresql
         with store_errors(), self.database.transaction() as connection:
-            connection.execute(insert_into(user_keys).on_conflict_do_nothing(), rows)
+            connection.execute(self._insert_if_absent(user_keys), rows)
+
+    def _insert_if_absent(self, table: Table) -> Insert:
+        insert_into = insert_sqlite if self.database.is_sqlite else insert_postgresql
+        return insert_into(table).on_conflict_do_nothing()
 
     def _pepper(self, master_key_file: Path) -> bytes:
         query = select(secrets.c.wrapped).where(secrets.c.name == "pepper")
+        fresh = seal(self._master, os.urandom(KEY_BYTES), b"pepper")
         with store_errors(), self.database.transaction() as connection:
-            wrapped = connection.execute(query).scalar()
-            if wrapped is None:
-                wrapped = seal(self._master, os.urandom(KEY_BYTES), b"pepper")
-                connection.execute(insert(secrets).values(name="pepper", wrapped=wrapped))
+            if connection.execute(query).scalar() is None:
+                connection.execute(self._insert_if_absent(secrets).values(name="pepper", wrapped=fresh))
+            wrapped = connection.execute(query).scalar_one()
         try:
             return unseal(self._master, wrapped, b"pepper")
         except SealBroken as error:
@@ -115,9 +121,9 @@ def stream_keys_query(size: int) -> Query:
 
 
 def _read_master_key(path: Path, *, create: bool) -> bytes:
-    if create and not path.exists():
-        _write_master_key(path)
     try:
+        if create and not path.exists():
+            _write_master_key(path)
         key = b64decode(path.read_text().strip(), validate=True)
     except FileNotFoundError as error:
         raise MasterKeyError(
@@ -133,15 +139,16 @@ def _read_master_key(path: Path, *, create: bool) -> bytes:
 def _write_master_key(path: Path) -> None:
     """Whole or not at all, readable to its owner only; when two processes do it at once, the first one's stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     with os.fdopen(descriptor, "wb") as file:
         file.write(b64encode(os.urandom(KEY_BYTES)) + b"\n")
         file.flush()
         os.fsync(file.fileno())
     try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            os.link(draft, path)
     finally:
-        draft.unlink()
+        Path(draft).unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)

@@ -156,7 +156,7 @@ POSTGRESQL_TRIGGERS = (
 
 def create_log(connection: Connection, app_role: str | None = None) -> None:
     """Create the log's tables and triggers unless they are there; `app_role` gets the right to read and append."""
-    _one_creator_at_a_time(connection)
+    one_creator_at_a_time(connection)
     if inspect(connection).has_table("events"):
         return
     log.create_all(connection)
@@ -172,11 +172,11 @@ def create_log(connection: Connection, app_role: str | None = None) -> None:
 
 def create_working(connection: Connection) -> None:
     """Create the other tables of the store unless they are there."""
-    _one_creator_at_a_time(connection)
+    one_creator_at_a_time(connection)
     working.create_all(connection)
 
 
-def _one_creator_at_a_time(connection: Connection) -> None:
+def one_creator_at_a_time(connection: Connection) -> None:
     """Two processes that start at once must not both create; on SQLite the write lock sees to it."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('session-ledger: create tables'))")

@@ -164,7 +164,13 @@ def then(history: Sequence[Fact], *facts: Fact) -> list[Fact]:
 
 
 def context(
-    at: float, version: int, *, by: str = GATEWAY, cause: UUID | None = None, stream: UUID = ALICE, request=REQUEST
+    at: float,
+    version: int,
+    *,
+    by: str = GATEWAY,
+    cause: UUID | None = None,
+    stream: UUID = ALICE,
+    request: UUID = REQUEST,
 ) -> Context:
     ids = event_ids(version + 1, stream)
     return Context(moment(at), by, request, cause, lambda: next(ids))

@@ -11,7 +11,7 @@ from sqlalchemy import insert
 
 from domain.events import ClientDetails, EndReason, SessionCreated, SessionRevoked
 from domain.session import Limits, Timeouts
-from domain.user import DISABLED, EXPIRY
+from domain.user import DISABLED, EXPIRY, Context, User
 from projections.sessions import SessionsProjection, SessionView, streams_past_deadline
 from store.clock import to_micros
 from store.database import connect_sqlite_reader
@@ -141,6 +141,19 @@ def test_enabling_revives_nothing_and_later_sessions_live(driver: Driver):
     new = driver.sign_in()
     assert driver.active() == [new]
     assert not driver.is_accepted(old)
+
+
+def test_a_disable_cuts_off_for_good_even_where_nobody_recorded_the_ends(driver: Driver):
+    session_id = driver.sign_in()
+    user: User = driver.ledger.repository.get(driver.stream())
+    user.acting(Context(NOON, ACTOR, uuid4(), None, uuid4))
+    user.trigger_event(User.UserDisabled)
+    user.trigger_event(User.UserEnabled)
+    driver.service.recorder.insert_events([driver.service.mapper.to_stored_event(f) for f in user.collect_events()])
+    driver.sign_in("bob")
+    assert driver.view(session_id).end == (NOON, EndReason.USER_DISABLED)
+    assert driver.active() == []
+    assert ids(driver.history(ended_only=True)) == [session_id]
 
 
 def test_a_disable_that_falls_on_a_deadline_ends_by_the_deadline(driver: Driver, clock: ManualClock):
