@@ -28,7 +28,7 @@ async def check_session(http: HttpRequest, user: User) -> CurrentSession:
     return CurrentSession.model_construct(
         session=session,
         user_id=user.session.user_id,
-        touch_precision_seconds=state.service.ledger.limits.touch_interval,
+        touch_precision_seconds=state.service.ledger.limits.touch_interval_of(user.session.timeouts),
     )
 
 

@@ -131,7 +131,7 @@ class Touches:
 
     def use(self, session: SessionView, now: datetime, correlation_id: UUID) -> None:
         idle_s = (now - session.last_active_at).total_seconds()
-        if idle_s < self._ledger.limits.touch_interval or session.session_id in self._waiting:
+        if session.session_id in self._waiting or idle_s < self._ledger.limits.touch_interval_of(session.timeouts):
             return
         self._waiting.add(session.session_id)
         future = self._ledger.touch_session(session.stream, session.session_id, Request("self", correlation_id))

@@ -13,14 +13,16 @@ from store.database import store_errors
 
 router = APIRouter(tags=["operations"])
 
+_REFUSED = ("credential-in-url", "body-too-large")
 
-@router.get("/healthz", summary="Liveness")
+
+@router.get("/healthz", summary="Liveness", responses=problem_responses(*_REFUSED))
 async def healthz() -> Health:
     """200 while the process answers at all."""
     return Health(status="ok")
 
 
-@router.get("/readyz", summary="Readiness", responses=problem_responses("store-unavailable", "clock-drift"))
+@router.get("/readyz", summary="Readiness", responses=problem_responses(*_REFUSED, "store-unavailable", "clock-drift"))
 async def readyz(http: HttpRequest) -> Readiness:
     """Whether the store answers and the clock can be trusted, and how far the policies have come."""
     service: Service = http.app.state.service

@@ -6,7 +6,7 @@ import json
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Path
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -47,6 +47,10 @@ IdempotencyKey = Annotated[
         pattern=r"^[ -~]+$",
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),
+]
+
+SessionId = Annotated[
+    str, Path(description="The public id, as lists show it.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"])
 ]
 
 
@@ -97,8 +101,7 @@ async def revoke_other_sessions(http: HttpRequest, user: User) -> RevokedSession
 
 
 @router.post("/revoke-all", summary="End all my sessions",
-             responses=problem_responses(*USER_PROBLEMS, "malformed-json", "body-too-large", "unsupported-media-type"),
-             openapi_extra=SESSION)  # fmt: skip
+             responses=problem_responses(*USER_PROBLEMS), openapi_extra=SESSION)  # fmt: skip
 async def revoke_all_sessions(
     http: HttpRequest, response: Response, user: User, body: RevokeAll | None = None
 ) -> RevokedCount:
@@ -112,7 +115,7 @@ async def revoke_all_sessions(
 
 @router.delete("/{session_id}", summary="End one of my sessions",
                responses=problem_responses(*USER_PROBLEMS, "session-not-found"), openapi_extra=SESSION)  # fmt: skip
-async def revoke_session(http: HttpRequest, response: Response, user: User, session_id: str) -> Message:
+async def revoke_session(http: HttpRequest, response: Response, user: User, session_id: SessionId) -> Message:
     """End one session; one that has ended already is answered alike. Unknown, foreign and malformed ids are one 404."""
     service = http.app.state.service
     view = await owned_session(service.sessions, user.session.stream, session_id)

@@ -12,7 +12,7 @@ from api.errors import problem_responses
 from api.listing import SessionListing
 from api.openapi import BEARER, USER_PROBLEMS
 from api.schemas import Message, RevokedSessions, SessionList, UserId, UserState
-from api.sessions import owned_session
+from api.sessions import SessionId, owned_session
 from domain.events import EndReason
 from store.api_keys import Scope
 
@@ -61,7 +61,7 @@ async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> Rev
 
 @router.delete("/{user_id:path}/sessions/{session_id}", summary="End one session of a user",
                **_documented("session-not-found"))  # fmt: skip
-async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: str, by: Admin) -> Message:
+async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: SessionId, by: Admin) -> Message:
     """End one session of the user; one that has ended already is answered alike."""
     service = http.app.state.service
     view = await owned_session(service.sessions, service.keys.pseudonym(user_id), session_id)

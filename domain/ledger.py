@@ -94,8 +94,7 @@ class SessionLedger(Application[UUID]):
 
     def touch_session(self, stream: UUID, session_id: UUID, request: Request) -> "Future[Recorded[bool]]":
         """Record a use, coalesced; False when the session is not live."""
-        interval = self.limits.touch_interval
-        return self._to_known(stream, request, False, lambda user: user.touch_session(session_id, interval))
+        return self._to_known(stream, request, False, lambda user: user.touch_session(session_id, self.limits))
 
     def revoke_session(
         self, stream: UUID, session_id: UUID, reason: EndReason, request: Request

@@ -28,6 +28,10 @@ class Limits:
     def timeouts(self, *, remember_me: bool) -> Timeouts:
         return self.remembered if remember_me else self.normal
 
+    def touch_interval_of(self, timeouts: Timeouts) -> int:
+        """At most a quarter of the idle limit, also of one that was frozen under other settings (D4)."""
+        return min(self.touch_interval, timeouts.idle // 4)
+
 
 class End(NamedTuple):
     """When a session ended or will end, and why."""

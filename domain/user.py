@@ -138,13 +138,14 @@ class User(Aggregate):
         )
         return self.sessions[sign_in.session_id]
 
-    def touch_session(self, session_id: UUID, touch_interval: int) -> bool:
-        """Record a use, unless one is recorded within `touch_interval` seconds; False when the session is not live."""
+    def touch_session(self, session_id: UUID, limits: Limits) -> bool:
+        """Record a use, unless one is recorded within the touch interval; False when the session is not live."""
         self.settle()
         session = self._live(session_id)
         if session is None:
             return False
-        if (self._now - session.last_active_at).total_seconds() >= touch_interval:
+        idle_s = (self._now - session.last_active_at).total_seconds()
+        if idle_s >= limits.touch_interval_of(session.timeouts):
             self.trigger_event(self.SessionTouched, session_id=session_id)
         return True
 

@@ -191,6 +191,7 @@ class SessionView:
     created_event: UUID
     created_at: datetime
     last_active_at: datetime
+    timeouts: Timeouts
     expires_at: datetime
     remember_me: bool
     idp_name: str | None
@@ -220,7 +221,8 @@ def judge(row: Sequence[Any], now: datetime) -> SessionView:
     remember_me, idp_name, auth_time, amr, device, client, ended_at, end_reason, ended_by = row[9:18]
     enabled, disabled_version, disabled_at = row[18:]
     created_at, last_active_at = from_micros(created_us), from_micros(last_active_us)
-    expiry = deadline(created_at, last_active_at, Timeouts(idle, absolute))
+    timeouts = Timeouts(idle, absolute)
+    expiry = deadline(created_at, last_active_at, timeouts)
     end: End | None = None
     if ended_at is not None:
         end = End(from_micros(ended_at), EndReason(end_reason))
@@ -229,7 +231,8 @@ def judge(row: Sequence[Any], now: datetime) -> SessionView:
     elif now >= expiry.at:
         end, ended_by = expiry, EXPIRY
     return SessionView(
-        *(session_id, stream, user_id, created_version, created_event, created_at, last_active_at, expiry.at),
+        *(session_id, stream, user_id, created_version, created_event, created_at, last_active_at),
+        *(timeouts, expiry.at),
         *(bool(remember_me), idp_name, None if auth_time is None else from_micros(auth_time)),
         *(tuple(json.loads(amr)), device, client),
         *(end, ended_by),

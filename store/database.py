@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from eventsourcing.persistence import PersistenceError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -76,10 +77,10 @@ class Database:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Say `StoreUnavailable` where the driver says that the database failed."""
+    """Say `StoreUnavailable` where the driver, or the library for it, says that the database failed."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error) as error:
+    except (DBAPIError, PersistenceError, sqlite3.Error) as error:
         raise StoreUnavailable("The store does not answer or cannot write.") from error
 
 

@@ -129,7 +129,7 @@ class BatchWriter:
         if not batch:
             return
         try:
-            works = self._commit_surely(batch)
+            works, position = self._commit_surely(batch)
         except StoreUnavailable as error:
             logger.warning(
                 "a batch was not recorded", extra={"fields": {"cause": repr(_database_error(error) or error)}}
@@ -147,16 +147,20 @@ class BatchWriter:
         else:
             for work in works:
                 self._remember(work)
-                _answer(work, self._head)
+                _answer(work, position)
 
-    def _commit_surely(self, batch: list[Pending]) -> list[UserWork]:
-        """Commit, over one lost connection; raises `StoreUnavailable` when the database does not take it."""
+    def _commit_surely(self, batch: list[Pending]) -> tuple[list[UserWork], int]:
+        """Commit, over one lost connection; what was decided, and a position that is durable with it.
+
+        Raises `StoreUnavailable` when the database does not take it.
+        """
         for last_try in (False, True):
             try:
-                return self._commit(batch)
+                works = self._commit(batch)
+                return works, self._head
             except CommitUnanswered as unanswered:
-                if self._find_out(unanswered.works):
-                    return unanswered.works
+                if position := self._find_out(unanswered.works):
+                    return unanswered.works, position
             except (DBAPIError, PersistenceError, StoreUnavailable) as error:
                 if last_try or not _lost_connection(error):
                     if refusal := _as_refusal(error):
@@ -174,6 +178,7 @@ class BatchWriter:
         self._decider.prepare(works)
         with self._appending(works) as append:
             if append.position != self._head:
+                self._users.clear()  # whoever has written may have moved any of them
                 self._catch_up(append)
                 self._decide_moved_again(append, works, batch, kept)
             self._append(append, works)
@@ -193,13 +198,14 @@ class BatchWriter:
                 raise CommitUnanswered(works) from error
             raise
 
-    def _find_out(self, works: list[UserWork]) -> bool:
-        """Whether a batch whose COMMIT went unanswered is in the log; it is there whole or not at all.
+    def _find_out(self, works: list[UserWork]) -> int | None:
+        """A position up to which a batch whose COMMIT went unanswered is in the log; None when it is not there.
 
-        A row whose wait for a standby was cut is visible but perhaps not replicated: a later write to `head`, once
-        committed, proves it.
+        It is there whole or not at all. A row whose wait for a standby was cut is visible but perhaps not replicated:
+        a later write to `head`, once committed, proves it.
         """
         first = next(stored for work in works for stored in work.stored)
+        self._head = -1  # others may have written since, too
         give_up = time.monotonic() + RECOVERY_S
         while True:
             self._recorder.database.discard_connections()
@@ -207,8 +213,7 @@ class BatchWriter:
                 with self._recorder.appending() as append:
                     if found := append.holds(first):
                         append.advance_head()
-                self._head = append.position if found else -1
-                return found
+                return append.position if found else None
             except DBAPIError as error:
                 if time.monotonic() > give_up:
                     raise StoreUnavailable("The store does not say whether the change was recorded.") from error

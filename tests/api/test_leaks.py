@@ -106,7 +106,7 @@ def test_no_secret_and_no_personal_data_is_kept_or_logged_in_clear(
 ):
     api = open_api()
     secrets = live_a_life(api)
-    print(len(api.log()), {t for t,_ in cells(database.url)}, log.getvalue()[-1500:]); assert 0
+    until(lambda: any(table.startswith("snapshots") for table, _ in cells(database.url)))
     kept = [*cells(database.url), *cells(database.keys_url)]
     assert {table for table, value in kept if USER_ID.encode() in value} == {"identities"}
     everything = b"\0".join(value for _, value in kept) + whole_files(tmp_path) + log.getvalue().encode()
@@ -148,7 +148,7 @@ def test_a_failing_statement_is_logged_without_what_it_was_to_write(
 
 
 def test_a_hostile_user_agent_is_kept_cut_and_cleaned_and_breaks_no_line(api: Api, log: io.StringIO):
-    for user_agent in (HOSTILE, "a" * 512 + "\x00", "é" * 4000, "=cmd|' /C calc'!A1"):
+    for user_agent in (HOSTILE, "a" * 512 + "\x07", "é" * 4000, "=cmd|' /C calc'!A1"):
         alice = api.sign_in(user_agent=user_agent)
         [shown] = [s["user_agent"] for s in api.sessions(alice.bearer) if s["is_current"]]
         assert len(shown.encode()) <= 512

@@ -32,7 +32,6 @@ T = TypeVar("T")
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = 60, 3600, 86400
 IDLE, ABSOLUTE = 30 * MINUTE, 12 * HOUR
-TOUCH_INTERVAL = 60
 LIMITS = Limits()
 
 GATEWAY = "key:gateway"

@@ -21,7 +21,6 @@ from tests.domain.story import (
     MINUTE,
     PHONE,
     TABLET,
-    TOUCH_INTERVAL,
     WATCH,
     context,
     created,
@@ -54,7 +53,7 @@ def create(session_id, limits: Limits = LIMITS, **told: Any) -> Decision:
 
 
 def touch(session_id) -> Decision:
-    return lambda user: user.touch_session(session_id, TOUCH_INTERVAL)
+    return lambda user: user.touch_session(session_id, LIMITS)
 
 
 def revoke(session_id, reason: EndReason = EndReason.REVOKED_BY_USER) -> Decision:
@@ -183,8 +182,14 @@ def test_the_touch_interval_runs_from_the_last_recorded_use():
     assert when(history, touch(PHONE), at=160) == (True, then(history, touched(PHONE, at=160)))
 
 
+def test_the_touch_interval_is_at_most_a_quarter_of_an_idle_limit_frozen_under_other_settings():
+    history = [enrolled(), created(PHONE, idle=40)]
+    assert when(history, touch(PHONE), at=9.999999) == (True, [])
+    assert when(history, touch(PHONE), at=10) == (True, then(history, touched(PHONE, at=10)))
+
+
 def test_a_touch_interval_of_nothing_records_every_use():
-    answer, facts = when(SIGNED_IN, lambda user: user.touch_session(PHONE, 0), at=0)
+    answer, facts = when(SIGNED_IN, lambda user: user.touch_session(PHONE, Limits(touch_interval=0)), at=0)
     assert (answer, facts) == (True, then(SIGNED_IN, touched(PHONE, at=0)))
 
 
@@ -220,11 +225,11 @@ def test_at_the_idle_limit_it_has_ended():
 def test_activity_every_minute_never_crosses_the_absolute_limit():
     user = given(SIGNED_IN)
     for at in range(MINUTE, ABSOLUTE, MINUTE):
-        assert user.acting(context(at, user.version)).touch_session(PHONE, TOUCH_INTERVAL)
+        assert user.acting(context(at, user.version)).touch_session(PHONE, LIMITS)
     assert len(emitted(user)) == ABSOLUTE // MINUTE - 1
 
     version = user.version
-    assert not user.acting(context(ABSOLUTE, version)).touch_session(PHONE, TOUCH_INTERVAL)
+    assert not user.acting(context(ABSOLUTE, version)).touch_session(PHONE, LIMITS)
     end = timed_out(PHONE, at=ABSOLUTE, ended_at=ABSOLUTE, reason=EndReason.ABSOLUTE_TIMEOUT)
     assert emitted(user) == numbered([end], first=version + 1)
 

@@ -63,6 +63,7 @@ SECONDS = st.one_of(st.integers(-30, 120), st.sampled_from([24, 25, 99, 100, 299
 OLD = st.integers(1, 6)
 TIMEOUTS = st.sampled_from([Timeouts(100, 300), Timeouts(300, 300), Timeouts(50, 1000)])
 TOUCH_INTERVAL = 25
+TOUCHING = Limits(touch_interval=TOUCH_INTERVAL)
 
 
 @st.composite
@@ -80,7 +81,7 @@ def asked(name: str, decide: Callable[[User, UUID, UUID], Any]) -> st.SearchStra
     return st.builds(Command, st.just(name), st.just(decide), SECONDS, OLD)
 
 
-touches = asked("touch", lambda user, _, old: user.touch_session(old, TOUCH_INTERVAL))
+touches = asked("touch", lambda user, _, old: user.touch_session(old, TOUCHING))
 COMMANDS = st.one_of(
     sign_ins(),
     sign_ins(),
@@ -221,7 +222,7 @@ def test_a_use_is_taken_exactly_when_the_facts_say_that_the_session_is_active(co
         for session_id in life.session_ids:
             told = list(life.told)
             taken, facts = when(
-                [enrolled(), *told], lambda u, s=session_id: u.touch_session(s, TOUCH_INTERVAL), at=life.seconds
+                [enrolled(), *told], lambda u, s=session_id: u.touch_session(s, TOUCHING), at=life.seconds
             )
             assert taken == is_active(told, session_id, life.now)
             assert not any(isinstance(fact, SessionTouched) for fact in facts) or taken

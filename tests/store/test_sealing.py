@@ -1,10 +1,9 @@
 """Personal data leaves the mapper sealed, opens at its own place only, and history is read without a key."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, get_type_hints
 from uuid import UUID, uuid4
 
@@ -15,14 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from api.service import Service, Stores
+from api.service import Service
 from domain.events import ClientDetails, EndReason, Fact, Sealed, SessionCreated, UserEnrolled
 from domain.user import User
 from store.database import Database
 from store.keys import KeyStore, user_keys
 from store.sealing import SealBroken, SealingMapper, personal_data, place, seal, unseal, unseal_client, unseal_user_id
 from tests.conftest import OpenService
-from tests.postgres import PostgresCluster
 from tests.store.given import Caller, facts, result
 
 FACTS = [
@@ -217,18 +215,14 @@ CANARY = ClientDetails("198.51.100.77", "CanaryBrowser/77.1 (whose bytes are now
 
 
 def test_address_and_user_agent_are_in_no_file_and_no_log_line(
-    open_service: OpenService,
-    stores: Stores,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    request: pytest.FixtureRequest,
+    open_service: OpenService, files: Callable[[], bytes], caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)
     service = open_service()
     result(Caller(service).creates("alice", client=CANARY, idp_name="in the clear"))
     service.close()
 
-    written = everything_written(stores, tmp_path, request)
+    written = files()
     assert b"in the clear" in written
     for canary in (CANARY.ip_address, CANARY.user_agent, "CanaryBrowser"):
         assert canary.encode() not in written
@@ -242,12 +236,3 @@ def test_a_user_id_is_in_no_fact_of_the_log(service: Service, caller: Caller):
     assert len(log) == 4
     assert not [event for event in log if b"canary" in event.state]
     assert [personal_data(fact) for fact in facts(service)] == [None] * 4
-
-
-def everything_written(stores: Stores, directory: Path, request: pytest.FixtureRequest) -> bytes:
-    """The bytes of every file that either database keeps."""
-    if stores.owner_url:
-        cluster: PostgresCluster = request.getfixturevalue("postgres_cluster")
-        cluster.execute("CHECKPOINT")
-        directory = cluster._data
-    return b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())

@@ -1,0 +1,170 @@
+"""The OpenAPI document says what the service does: every route, every answer, every member with an example."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema_rs import validator_for
+
+from api.errors import KINDS
+from tests.api.client import ADMIN, Api, access_token, bearer, by_cookie
+
+PROBLEM = "application/problem+json"
+METHODS = {"get", "post", "delete"}
+
+
+@pytest.fixture
+def document(api: Api) -> dict[str, Any]:
+    return api.get("/openapi.json").json()
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def refs(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for value in part.values():
+            yield from refs(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from refs(value)
+
+
+def resolved(document: dict[str, Any], ref: str) -> Any:
+    found: Any = document
+    for step in ref.removeprefix("#/").split("/"):
+        found = found[step]
+    return found
+
+
+def test_it_is_openapi_3_1_and_every_reference_leads_somewhere(document: dict[str, Any]):
+    assert document["openapi"].startswith("3.1.")
+    assert {"title", "version", "description"} <= document["info"].keys()
+    assert all(resolved(document, ref) for ref in refs(document))
+    for schema in document["components"]["schemas"].values():
+        validator_for({**schema, "components": document["components"]})
+
+
+def test_every_route_says_what_it_does_in_one_line_and_more(document: dict[str, Any]):
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert "\n\n\n" not in operation["description"]
+    ids = [operation["operationId"] for _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_route_says_which_credentials_it_takes(document: dict[str, Any]):
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["sessionCookie"] == {"type": "apiKey", "in": "cookie", "name": "__Host-sid"}
+    assert schemes["bearer"]["scheme"] == "bearer"
+    for name, operation in operations(document):
+        named = {scheme for alternative in operation.get("security", []) for scheme in alternative}
+        if name.endswith(("/healthz", "/readyz")):
+            assert named == set(), name
+        else:
+            assert named == ({"bearer"} if "/users/" in name or name == "POST /api/sessions" else set(schemes)), name
+
+
+def test_every_problem_is_documented_as_one_with_an_example_of_each_kind(document: dict[str, Any]):
+    for name, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if int(status) < 400:
+                continue
+            assert list(answer["content"]) == [PROBLEM], (name, status)
+            assert answer["description"], (name, status)
+            examples = answer["content"][PROBLEM]["examples"]
+            assert examples, (name, status)
+            for kind, example in examples.items():
+                assert example["value"]["status"] == KINDS[kind].status == int(status)
+                assert example["value"]["type"].endswith(f"/{kind}")
+
+
+def test_every_member_and_parameter_has_an_example(document: dict[str, Any]):
+    bare = [
+        f"{schema_name}.{name}"
+        for schema_name, schema in document["components"]["schemas"].items()
+        for name, member in schema.get("properties", {}).items()
+        if not has_example(member)
+    ]
+    bare += [
+        f"{route}?{parameter['name']}"
+        for route, operation in operations(document)
+        for parameter in operation.get("parameters", [])
+        if not has_example(parameter) and not has_example(parameter["schema"])
+    ]
+    assert bare == []
+
+
+def has_example(part: dict[str, Any]) -> bool:
+    """Of its own, or by what it is made of."""
+    return bool({"examples", "example", "default", "enum"} & part.keys() or list(refs(part)))
+
+
+def test_every_example_fits_its_schema(document: dict[str, Any]):
+    components = document["components"]
+    for schema_name, schema in components["schemas"].items():
+        for name, member in schema.get("properties", {}).items():
+            validator = validator_for({**member, "components": components})
+            for example in member.get("examples", []):
+                assert validator.is_valid(example), (schema_name, name, example)
+
+
+def answers_to_every_kind_of_request(api: Api) -> Iterator[tuple[str, Any]]:
+    """Each route, called rightly and in every wrong way that there is."""
+    text = {"Content-Type": "text/plain"}
+    as_json = {"Content-Type": "application/json"}
+    key = bearer(api.key()[1])
+    for method, template in api.operations():
+        name = f"{method} {template}"
+        for credential in ("none", "user", "admin", "key", "client", "bad", "malformed", "both", "other site"):
+            alice = api.sign_in()
+            headers: Any = {
+                "none": {},
+                "user": alice.bearer,
+                "admin": ADMIN,
+                "key": key,
+                "client": bearer(access_token(sub="web", scope="users:admin sessions:create")),
+                "bad": bearer("A" * 43),
+                "malformed": {"Authorization": "Bearer é".encode()},
+                "both": {**alice.by_cookie, **alice.bearer},
+                "other site": {**by_cookie(alice.token), "Sec-Fetch-Site": "cross-site"},
+            }[credential]
+            path = template.format(user_id="alice", session_id=alice.id)
+            for body in ({}, {"json": {"user_id": "bob"}}, {"json": {"user_id": "a\n"}}, {"content": b"{", "headers": as_json},
+                         {"content": b"x", "headers": text}, {"json": {"user_id": "a" * 20_000}}):  # fmt: skip
+                sent = dict(body)
+                more = sent.pop("headers", {})
+                yield name, api.request(method, path, {**headers, **more}, **sent)
+            yield name, api.request(method, f"{path}?token=x", headers)
+            yield name, api.request(method, f"{path}?status=ended&limit=x", headers)
+            yield name, api.request(method, f"{path}?status=ended&cursor=x", headers)
+            yield name, api.request(method, template.format(user_id="a" * 256, session_id="x"), headers)
+            api.post("/api/users/alice/enable", ADMIN)
+    api.post("/api/users/alice/disable", ADMIN)
+    yield "POST /api/sessions", api.begin({"user_id": "alice"})
+    for user_id in ("bob", "bob", "carol"):
+        yield "POST /api/sessions", api.begin({"user_id": user_id}, **{"Idempotency-Key": "k"})
+    api.delete("/api/users/bob/sessions", ADMIN)
+    yield "POST /api/sessions", api.begin({"user_id": "bob"}, **{"Idempotency-Key": "k"})
+
+
+def test_every_answer_is_documented_and_fits_its_schema(api: Api, document: dict[str, Any]):
+    known = dict(operations(document))
+    components = document["components"]
+    undocumented: set[tuple[str, int, str]] = set()
+    for name, answer in answers_to_every_kind_of_request(api):
+        documented = known[name]["responses"].get(str(answer.status_code))
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+        if documented is None or media_type not in documented.get("content", {"": {}}):
+            kind = answer.json()["type"].rpartition("/")[2] if media_type == PROBLEM else media_type
+            undocumented.add((name, answer.status_code, kind))
+        elif media_type:
+            schema = documented["content"][media_type]["schema"]
+            validator_for({**schema, "components": components}).validate(answer.json())
+    assert "\n".join(map(str, sorted(undocumented))) == ""

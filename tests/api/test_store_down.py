@@ -1,0 +1,103 @@
+"""The store cannot be reached or cannot write: every answer says so, nothing pretends, and it passes by itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from tests.api.client import ADMIN, Api, Headers, bearer, told, until
+from tests.postgres import PostgresCluster
+
+
+ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # a file does not go away
+ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # which can be told not to grow
+
+
+@contextmanager
+def down(cluster: PostgresCluster) -> Iterator[None]:
+    cluster.stop(mode="immediate")
+    try:
+        yield
+    finally:
+        cluster.start()
+
+
+@contextmanager
+def disk_full(api: Api) -> Iterator[None]:
+    """SQLite may not grow its file any more."""
+    database = api.service.database
+    with database.reading() as connection:
+        pages = connection.execute(text("PRAGMA page_count")).scalar_one()
+
+    def no_more_pages(connection: Any, _: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(database._writer, "connect", no_more_pages)
+    database.discard_connections()
+    yield
+    event.remove(database._writer, "connect", no_more_pages)
+    database.discard_connections()
+
+
+def every_call(api: Api, session_id: str, credentials: list[Headers]) -> list[tuple[str, str, Headers]]:
+    paths = [(m, path.format(user_id="alice", session_id=session_id)) for m, path in api.operations()]
+    return [(method, path, headers) for method, path in paths for headers in credentials]
+
+
+@ON_POSTGRESQL
+def test_while_the_store_is_down_every_route_says_so_and_then_works_again(api: Api, postgres_cluster: PostgresCluster):
+    alice = api.sign_in()
+    credentials = [alice.by_cookie, alice.bearer, bearer(alice.access_token(scope="users:admin")), ADMIN]
+    calls = every_call(api, alice.id, credentials)
+    assert api.get("/readyz").status_code == 200
+    with down(postgres_cluster):
+        answers = dict(zip([(m, path, str(h)) for m, path, h in calls], api.at_once(calls), strict=True))
+        assert api.begin({"user_id": "bob"}).status_code == 503
+    for (method, path, credential), answer in answers.items():
+        if answer.status_code == 503:
+            assert told(answer) == (503, "store-unavailable")
+            assert answer.headers["Retry-After"] == "2"
+            assert "Set-Cookie" not in answer.headers
+        elif credential != str(ADMIN):
+            assert (path, answer.status_code) == ("/healthz", 200), method
+    by_key = {(m, path): told(answer) for (m, path, credential), answer in answers.items() if credential == str(ADMIN)}
+    assert {told_then for call, told_then in by_key.items() if call[1].startswith("/api/users/")} == {
+        (503, "store-unavailable")
+    }
+    assert by_key["POST", "/api/auth/signout"] == (204, None)
+    assert {answer for answer in by_key.values() if answer[0] not in (503, 200, 204)} == {
+        (403, "insufficient-scope"),
+        (422, "invalid-request"),
+    }
+    until(lambda: api.get("/readyz").status_code == 200)
+    assert api.is_active(alice.by_cookie)
+    until(lambda: api.begin({"user_id": "bob"}).status_code == 201)
+    assert api.post("/api/auth/signout", alice.by_cookie).status_code == 204
+
+
+@ON_POSTGRESQL
+def test_a_restart_of_the_store_between_two_requests_is_no_error_of_ours(api: Api, postgres_cluster: PostgresCluster):
+    alice = api.sign_in()
+    calls = [call for call in every_call(api, alice.id, [alice.bearer, ADMIN]) if call[0] == "GET"]
+    before = [answer.status_code for answer in api.at_once(calls)]
+    for call in calls:
+        with down(postgres_cluster):
+            pass
+        assert api.request(*call).status_code in (503, before[calls.index(call)]), call
+    until(lambda: [answer.status_code for answer in api.at_once(calls)] == before)
+
+
+@ON_SQLITE
+def test_a_sign_out_that_is_not_durable_keeps_the_cookie(api: Api):
+    people = [api.sign_in(f"user-{number}") for number in range(100)]
+    with disk_full(api):
+        answers = ((person, api.post("/api/auth/signout", person.by_cookie)) for person in people)
+        person, answer = next((person, answer) for person, answer in answers if answer.status_code != 204)
+        assert told(answer) == (503, "store-unavailable")
+        assert answer.headers["Retry-After"] == "2"
+        assert {"Set-Cookie", "Clear-Site-Data"}.isdisjoint(answer.headers)
+        assert api.is_active(person.by_cookie)
+    assert api.post("/api/auth/signout", person.by_cookie).status_code == 204
+    assert not api.is_active(person.by_cookie)
