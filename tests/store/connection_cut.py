@@ -13,7 +13,7 @@ COMMIT = b"COMMIT\x00"
 
 
 class BreakingProxy:
-    """Passes everything on until it is told to `cut` the next COMMIT: before the server has it, or after it was done."""
+    """Passes everything on until it is told to `cut` the next COMMIT: before the server has it, or after it is done."""
 
     def __init__(self, url: str, directory: Path) -> None:
         url_ = make_url(url)

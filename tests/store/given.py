@@ -27,7 +27,7 @@ from store.schema import events, head
 from store.writer import BatchWriter, InlineProjection
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 20.0
+PATIENCE_S = 15.0
 
 
 def request() -> Request:

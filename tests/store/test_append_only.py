@@ -14,7 +14,10 @@ from store.database import Database
 from tests.store.given import stored, whole
 
 STREAM, OTHER = uuid4(), uuid4()
-REFUSED = "append-only|next position|events_pkey|null value|only moves forward|is kept|one row|permission denied|must be owner"
+REFUSED = (
+    "append-only|next position|events_pkey|null value|only moves forward|is kept|one row"
+    "|permission denied|must be owner"
+)
 SQLITE, POSTGRESQL = (pytest.mark.parametrize("database", [kind], indirect=True) for kind in ("sqlite", "postgresql"))
 
 
@@ -98,7 +101,7 @@ def test_a_gap_and_a_position_that_is_there_are_refused(log: Database, rows: str
 
 @pytest.mark.parametrize("rows", ["{row:4,3}", "{row:4,1}", "{other:4,1}, {row:5,3}", "{other:4,1}, {other:5,1}"])
 def test_a_version_that_is_there_is_refused(log: Database, rows: str):
-    with nothing_changes(log), pytest.raises(DBAPIError, match="next position of a new version|events_stream_version"):
+    with nothing_changes(log), pytest.raises(DBAPIError, match=r"next position of a new version|events_stream_version"):
         run(log, INSERT + rows)
 
 
@@ -206,7 +209,9 @@ def test_a_copy_with_a_gap_is_refused(log: Database):
         nothing_changes(log),
         psycopg.connect(url) as connection,
         pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="next position"),
-        connection.cursor().copy("COPY events (position, version, stream, topic, state, recorded_at) FROM STDIN") as rows,
+        connection.cursor().copy(
+            "COPY events (position, version, stream, topic, state, recorded_at) FROM STDIN"
+        ) as rows,
     ):
         rows.write_row((5, 4, STREAM, "Forged", b"", 0))
 

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
@@ -12,7 +13,9 @@ from api.service import Service
 from domain.errors import IdempotencyKeyReused, IdempotentSessionEnded
 from domain.ledger import Claim, Recorded
 from domain.session import Limits, Session, Timeouts
-from store.idempotency import forget_old
+from domain.user import User
+from store.clock import to_micros
+from store.idempotency import KeptAnswer, forget_old, keep
 from store.schema import idempotency
 from tests.clock import ManualClock
 from tests.conftest import OpenService
@@ -20,11 +23,13 @@ from tests.store.given import (
     Caller,
     assert_consistent,
     at_once,
+    facts_of,
     one_batch,
     refusal,
     request,
     result,
     topics,
+    until,
     user,
     whole,
 )
@@ -152,6 +157,23 @@ def test_two_services_at_once_make_one_session(sign_in: SignInService, service: 
     assert_consistent(service)
 
 
+def test_a_key_that_another_service_used_meanwhile_for_another_user_is_refused(
+    sign_in: SignInService, service: Service, open_service: OpenService
+):
+    result(sign_in.caller.creates("bob"))
+    other = open_service(LONG)
+    theirs = KeptAnswer(sign_in.key, b"another", uuid4(), uuid4(), b"sealed", to_micros(other.clock.now()))
+    disabling = facts_of(other, "bob", User.disable)
+    with other.recorder.appending() as held:
+        overtaken = sign_in.tries()
+        until(overtaken.running)
+        held.insert(disabling, other.clock.micros())
+        keep(held.connection, [theirs])
+    assert isinstance(refusal(overtaken), IdempotencyKeyReused)
+    assert kept(service) == [(sign_in.key, b"sealed")]
+    assert topics(service) == []
+
+
 # -- the session has ended
 
 
@@ -244,9 +266,7 @@ def test_a_kept_answer_is_sealed_at_its_place(sign_in: SignInService, service: S
     assert replayed(sign_in.tries()) == sign_in.tokens[0]
 
 
-def test_a_token_is_in_no_file(
-    sign_in: SignInService, service: Service, files: Callable[[], bytes]
-):
+def test_a_token_is_in_no_file(sign_in: SignInService, service: Service, files: Callable[[], bytes]):
     result(sign_in.tries())
     assert replayed(sign_in.tries()) == sign_in.tokens[0]
     assert kept(service)

@@ -128,7 +128,9 @@ def test_processes_that_start_at_once_share_pepper_and_keys(database: Place, mas
     assert len(said[0]) == 6
 
 
-def test_a_key_is_committed_before_what_it_seals(service: Service, open_keys: OpenKeys, database: Place, tmp_path: Path):
+def test_a_key_is_committed_before_what_it_seals(
+    service: Service, open_keys: OpenKeys, database: Place, tmp_path: Path
+):
     caller, seen = Caller(service), []
     elsewhere = KeyStore(Database(database.keys_url), tmp_path / "master.key")
 

@@ -1,6 +1,7 @@
 """Snapshots save reading and nothing else: without them every answer is the same."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from store.schema import snapshots
 from store.snapshots import EVERY, WAITING
 from tests.clock import NOON, ManualClock
 from tests.conftest import OpenService
-from tests.store.given import Caller, result, user
+from tests.store.given import PATIENCE_S, Caller, result, user
 
 TOUCHES = int(os.environ.get("TEST_TOUCHES", "10000"))  # 100000 is the promise; the default keeps the suite quick
 AT_ONCE = 250
@@ -160,8 +161,11 @@ def test_a_snapshotter_that_falls_behind_leaves_snapshots_out_and_holds_nothing_
     service: Service, open_service: OpenService
 ):
     state = {"created_on": str(NOON), "modified_on": str(NOON), "disabled": None, "sessions": []}
+    users = [User.from_state(uuid4(), EVERY, state) for _ in range(2 * WAITING)]
+    considering = threading.Thread(target=lambda: [service.snapshotter.consider(user, since=0) for user in users])
     with service.recorder.appending():  # as long as this lasts, no snapshot can be written
-        for _ in range(2 * WAITING):
-            service.snapshotter.consider(User.from_state(uuid4(), EVERY, state), since=0)
+        considering.start()
+        considering.join(PATIENCE_S)
+        assert not considering.is_alive()
     service.close()
     assert WAITING <= len(kept(open_service())) <= WAITING + 1

@@ -62,18 +62,16 @@ def counted_commits(service: Service) -> Iterator[list[int]]:
     engine = service.database._writer
     event.listen(engine, "commit", count)
     yield commits
-    event.remove(engine, "commit", count)
 
 
 # -- group commit
 
 
 def test_commands_that_wait_together_are_committed_together(service: Service, caller: Caller):
-    with counted_commits(service) as commits:
-        with one_batch(service):
-            futures = [caller.creates(f"user {n}") for n in range(20)]
-        for future in futures:
-            result(future)
+    with counted_commits(service) as commits, one_batch(service):
+        futures = [caller.creates(f"user {n}") for n in range(20)]
+    for future in futures:
+        result(future)
     assert sum(commits) == 3  # the test's own, the one before the batch, the batch
     assert len(facts(service)) == 1 + 2 * 20
     assert_consistent(service)
@@ -120,7 +118,7 @@ def test_a_command_that_changes_nothing_records_nothing(service: Service, caller
 
 def test_a_decision_that_raises_fails_alone_and_leaves_no_half_events(service: Service, caller: Caller):
     result(caller.creates("alice"))
-    with one_batch(service):
+    with counted_commits(service) as commits, one_batch(service):
         before = caller.creates("alice")
         failing = caller.decides(half_a_decision)
         after = caller.creates("alice")
@@ -130,6 +128,7 @@ def test_a_decision_that_raises_fails_alone_and_leaves_no_half_events(service: S
     assert result(before)
     assert result(after)
     assert result(others[0])
+    assert sum(commits) == 3  # the batch went through as one
     assert topics(service) == ["UserEnrolled", "SessionCreated", "SessionCreated", "SessionCreated"]
     assert topics(service, "carol") == []
     assert_consistent(service)
@@ -409,7 +408,7 @@ def test_a_commit_whose_answer_was_lost_is_acknowledged_once(far_service: Servic
     result(caller.creates("alice"))
     with one_batch(far_service):
         futures = [caller.creates("alice"), caller.creates("bob"), caller.disables("carol")]
-        cut_the_second_commit_from_now(far_service, proxy, when)
+        cut_the_commit_of_the_batch(far_service, proxy, when)
     for future in futures:
         result(future)
     assert proxy.cuts == 1
@@ -420,8 +419,8 @@ def test_a_commit_whose_answer_was_lost_is_acknowledged_once(far_service: Servic
     assert_consistent(far_service)
 
 
-def cut_the_second_commit_from_now(service: Service, proxy: BreakingProxy, when: Cut) -> None:
-    """The first is that of the command which the writer was occupied with, the second that of the batch."""
+def cut_the_commit_of_the_batch(service: Service, proxy: BreakingProxy, when: Cut) -> None:
+    """The test's own comes first, then that of the command which occupies the writer, then that of the batch."""
     commits = 0
 
     def count(connection: Connection) -> None:
