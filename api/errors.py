@@ -241,7 +241,11 @@ class ProblemBody(BaseModel):
     title: str = Field(examples=["No such session"])
     status: int = Field(examples=[404])
     detail: str = Field(examples=["There is no such session."])
-    instance: str = Field(examples=["urn:uuid:01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a10"])
+    instance: str | None = Field(
+        None,
+        description="The request in our logs; left out where answers must not differ.",
+        examples=["urn:uuid:01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a10"],
+    )
     error: str = Field(examples=["There is no such session."])
     errors: list[Fault] | None = Field(None, description="What does not fit, for `invalid-request`.")
 

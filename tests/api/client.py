@@ -47,8 +47,8 @@ ADMIN = bearer(BOOTSTRAP_KEY)
 
 def access_token(**claims: Any) -> str:
     """A JWT of the trusted issuer, good for ten minutes from noon; a claim of None is left out."""
-    standing = {"iss": ISSUER, "aud": AUDIENCE, "client_id": "web", "iat": NOON, "exp": NOON.timestamp() + 600}
-    standing["iat"] = NOON.timestamp()
+    noon = NOON.timestamp()
+    standing = {"iss": ISSUER, "aud": AUDIENCE, "client_id": "web", "iat": noon, "exp": noon + 600}
     header = {"alg": "ES256", "typ": "at+jwt", "kid": "ec"}
     whole = {name: value for name, value in {**standing, "jti": str(uuid4()), **claims}.items() if value is not None}
     with warnings.catch_warnings():

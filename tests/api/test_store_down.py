@@ -100,3 +100,13 @@ def test_a_sign_out_that_is_not_durable_keeps_the_cookie(api: Api):
         assert api.is_active(person.by_cookie)
     assert api.post("/api/auth/signout", person.by_cookie).status_code == 204
     assert not api.is_active(person.by_cookie)
+
+
+def test_a_store_that_has_lost_a_table_refuses_what_needs_it_and_goes_on(api: Api):
+    keys = api.service.keys_database
+    with keys.transaction() as connection:
+        connection.execute(text("ALTER TABLE user_keys RENAME TO elsewhere"))
+    assert told(api.begin({"user_id": "alice"})) == (503, "store-unavailable")
+    with keys.transaction() as connection:
+        connection.execute(text("ALTER TABLE elsewhere RENAME TO user_keys"))
+    assert api.begin({"user_id": "alice"}).status_code == 201
