@@ -31,7 +31,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from store.clock import Clock
 from store.database import Database
 from store.schema import create_log, create_working, events, head, snapshots, tracking
-from store.wakeup import CHANNEL, Wakeup
+from store.wakeup import Wakeup
 
 AppendRows = Callable[[Connection, Sequence[int]], None]
 
@@ -65,12 +65,11 @@ class Append:
         columns = [e.originator_version for e in stored], [e.originator_id for e in stored], [e.topic for e in stored]
         _insert_events(self.connection, positions, self.recorded_at, *columns, [e.state for e in stored])
         self.position = positions[-1]
-        self.advance_head()
         return positions
 
-    def advance_head(self) -> None:
-        """Write `head`; once committed, it proves that what was committed before is on the standbys too."""
-        _advance_head(self.connection, self.position, self.recorded_at)
+    def prove_replicated(self) -> None:
+        """Write `head` as it is: once that is committed, what was committed before is on the standbys too."""
+        self.connection.execute(update(head).values(position=self.position))
 
     def versions(self, streams: Sequence[UUID]) -> dict[UUID, int]:
         """The last version of each stream that exists."""
@@ -342,15 +341,6 @@ def _insert_events(connection: Connection, positions: range, recorded_at: int, *
                  FROM unnest(%s::bigint[], %s::int[], %s::uuid[], %s::text[], %s::bytea[])
                       AS row (position, version, stream, topic, state)"""
         connection.exec_driver_sql(sql, (recorded_at, list(positions), *columns))
-
-
-def _advance_head(connection: Connection, position: int, recorded_at: int) -> None:
-    if connection.dialect.name == sqlite.dialect.name:
-        connection.exec_driver_sql("UPDATE head SET position = ?, recorded_at = ?", (position, recorded_at))
-    else:
-        # One NOTIFY a batch: it takes a lock of the whole cluster at commit.
-        sql = f"UPDATE head SET position = %s, recorded_at = %s RETURNING pg_notify('{CHANNEL}', '')"
-        connection.exec_driver_sql(sql, (position, recorded_at))
 
 
 def _last_versions(connection: Connection, streams: Sequence[UUID]) -> Iterator[tuple[UUID, int]]:

@@ -107,20 +107,27 @@ api_keys = Table(
     Column("revoked_at", Micros),
 )
 
+CHANNEL = "session_ledger"
+"""Where PostgreSQL tells that the log has grown."""
+
 SQLITE_TRIGGERS = (
     "CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events is append-only'); END",
     "CREATE TRIGGER events_no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events is append-only'); END",
     # Refuses what INSERT OR REPLACE would silently put in the place of a row, which fires no DELETE trigger.
     """CREATE TRIGGER events_next_only BEFORE INSERT ON events
-       WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM events)
+       WHEN NOT EXISTS (SELECT 1 FROM head WHERE position = NEW.position - 1 AND recorded_at <= NEW.recorded_at)
          OR EXISTS (SELECT 1 FROM events WHERE stream = NEW.stream AND version = NEW.version)
        BEGIN SELECT RAISE(ABORT, 'events takes only the next position of a new version'); END""",
+    """CREATE TRIGGER events_move_head AFTER INSERT ON events
+       BEGIN UPDATE head SET position = NEW.position, recorded_at = NEW.recorded_at; END""",
     "CREATE TRIGGER head_no_delete BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'head is kept'); END",
     """CREATE TRIGGER head_one_row BEFORE INSERT ON head WHEN EXISTS (SELECT 1 FROM head)
        BEGIN SELECT RAISE(ABORT, 'head is one row'); END""",
-    """CREATE TRIGGER head_forward BEFORE UPDATE ON head
-       WHEN NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at
-       BEGIN SELECT RAISE(ABORT, 'head only moves forward'); END""",
+    """CREATE TRIGGER head_says_the_last BEFORE UPDATE ON head
+       WHEN (NEW.position <> OLD.position OR NEW.recorded_at <> OLD.recorded_at)
+        AND (NEW.position, NEW.recorded_at) IS NOT
+            (SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1)
+       BEGIN SELECT RAISE(ABORT, 'head says what the last event says'); END""",
 )
 
 POSTGRESQL_TRIGGERS = (
@@ -130,27 +137,35 @@ POSTGRESQL_TRIGGERS = (
        FOR EACH ROW EXECUTE FUNCTION events_append_only()""",
     """CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events
        FOR EACH STATEMENT EXECUTE FUNCTION events_append_only()""",
-    # Each statement must go on where the log ended, without a gap inside: by induction positions are 1, 2, 3, …
-    """CREATE FUNCTION events_next_only() RETURNS trigger LANGUAGE plpgsql AS $$
-       DECLARE first bigint; last bigint; added bigint; BEGIN
-         SELECT min(position), max(position), count(*) INTO first, last, added FROM new_events;
-         IF added > 0 AND (last - first + 1 <> added OR first < 1
-             OR (SELECT max(position) FROM events) <> last
-             OR (first > 1 AND NOT EXISTS (SELECT 1 FROM events WHERE position = first - 1))) THEN
+    # Each statement must go on where the log ended, without a gap inside, and takes the append lock if nobody has it.
+    # One NOTIFY a batch: it takes a lock of the whole cluster at commit.
+    f"""CREATE FUNCTION events_next_only() RETURNS trigger LANGUAGE plpgsql AS $$
+       DECLARE ended record; added record; BEGIN
+         SELECT count(*) AS rows, min(position) AS first, max(position) AS last, min(recorded_at) AS earliest,
+                max(recorded_at) AS latest INTO added FROM new_events;
+         IF added.rows = 0 THEN RETURN NULL; END IF;
+         SELECT position, recorded_at INTO ended FROM head FOR UPDATE;
+         IF added.first <> ended.position + 1 OR added.last <> ended.position + added.rows
+             OR added.earliest < ended.recorded_at THEN
            RAISE EXCEPTION 'events takes only the next position' USING ERRCODE = 'integrity_constraint_violation';
          END IF;
+         UPDATE head SET position = added.last, recorded_at = added.latest;
+         PERFORM pg_notify('{CHANNEL}', '');
          RETURN NULL; END $$""",
-    # Otherwise a temporary table of that name would be asked in the log's place.
-    """DO $$ BEGIN
-         EXECUTE format('ALTER FUNCTION events_next_only() SET search_path = %%I, pg_temp', current_schema());
-       END $$""",
     """CREATE TRIGGER events_next_only AFTER INSERT ON events REFERENCING NEW TABLE AS new_events
        FOR EACH STATEMENT EXECUTE FUNCTION events_next_only()""",
-    """CREATE FUNCTION head_forward() RETURNS trigger LANGUAGE plpgsql AS $$
-       BEGIN IF NEW.position < OLD.position OR NEW.recorded_at < OLD.recorded_at THEN
-         RAISE EXCEPTION 'head only moves forward' USING ERRCODE = 'integrity_constraint_violation';
+    """CREATE FUNCTION head_says_the_last() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN IF (NEW.position, NEW.recorded_at) <> (OLD.position, OLD.recorded_at)
+          AND NOT EXISTS (SELECT 1 FROM events WHERE position = NEW.position AND recorded_at = NEW.recorded_at
+                          AND position = (SELECT max(position) FROM events)) THEN
+         RAISE EXCEPTION 'head says what the last event says' USING ERRCODE = 'integrity_constraint_violation';
        END IF; RETURN NEW; END $$""",
-    "CREATE TRIGGER head_forward BEFORE UPDATE ON head FOR EACH ROW EXECUTE FUNCTION head_forward()",
+    "CREATE TRIGGER head_says_the_last BEFORE UPDATE ON head FOR EACH ROW EXECUTE FUNCTION head_says_the_last()",
+    # Otherwise temporary tables of these names would be asked in the log's place.
+    """DO $$ BEGIN
+         EXECUTE format('ALTER FUNCTION events_next_only() SET search_path = %%I, pg_temp', current_schema());
+         EXECUTE format('ALTER FUNCTION head_says_the_last() SET search_path = %%I, pg_temp', current_schema());
+       END $$""",
 )
 
 

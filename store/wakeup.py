@@ -12,10 +12,10 @@ from contextlib import closing
 import psycopg
 
 from store.database import Database, connect_sqlite_reader
+from store.schema import CHANNEL
 
 POLL_S = 0.05
 FALLBACK_S = 1.0
-CHANNEL = "session_ledger"
 
 logger = logging.getLogger("ledger.wakeup")
 

@@ -212,7 +212,7 @@ class BatchWriter:
             try:
                 with self._recorder.appending() as append:
                     if found := append.holds(first):
-                        append.advance_head()
+                        append.prove_replicated()
                 return append.position if found else None
             except DBAPIError as error:
                 if time.monotonic() > give_up:

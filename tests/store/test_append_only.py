@@ -15,7 +15,7 @@ from tests.store.given import stored, whole
 
 STREAM, OTHER = uuid4(), uuid4()
 REFUSED = (
-    "append-only|next position|events_pkey|null value|only moves forward|is kept|one row"
+    "append-only|next position|events_pkey|null value|says what the last|is kept|one row"
     "|permission denied|must be owner"
 )
 SQLITE, POSTGRESQL = (pytest.mark.parametrize("database", [kind], indirect=True) for kind in ("sqlite", "postgresql"))
@@ -42,9 +42,10 @@ class Row:
 
     def __format__(self, place: str) -> str:
         position, version = place.split(",")
-        return f"({position}, {version}, {self.stream}, 'Forged', {self.state}, 0)"
+        return f"({position}, {version}, {self.stream}, 'Forged', {self.state}, {LATER})"
 
 
+LATER = 4_102_444_800_000_000  # 2100
 INSERT = "INSERT INTO events (position, version, stream, topic, state, recorded_at) VALUES "
 
 
@@ -64,7 +65,14 @@ def refused(log: Database, *statements: str) -> None:
 @pytest.mark.parametrize("rows", ["{row:4,4}", "{other:4,1}", "{row:4,4}, {row:5,5}"])
 def test_the_next_positions_of_new_versions_are_taken(log: Database, rows: str):
     run(log, INSERT + rows)
-    assert [row.position for row in whole(log)[0]] == list(range(1, 4 + rows.count("{")))
+    events, [head] = whole(log)
+    assert [row.position for row in events] == list(range(1, 4 + rows.count("{")))
+    assert (head.position, head.recorded_at) == (events[-1].position, LATER)
+
+
+def test_a_time_before_that_of_the_last_event_is_refused(log: Database):
+    with nothing_changes(log), pytest.raises(DBAPIError, match="next position"):
+        run(log, f"{INSERT}{Row(log, STREAM):4,4}".replace(str(LATER), "1"))
 
 
 @pytest.mark.parametrize(
@@ -139,12 +147,14 @@ def test_rows_of_one_statement_come_in_order(log: Database, order: str):
         "UPDATE head SET position = 2",
         "UPDATE head SET position = 0, recorded_at = 0",
         "UPDATE head SET recorded_at = recorded_at - 1",
+        "UPDATE head SET position = 4",
+        "UPDATE head SET recorded_at = recorded_at + 1",
         "DELETE FROM head",
         "INSERT INTO head (one, position, recorded_at) VALUES (2, 9, 9)",
         "INSERT INTO head (one, position, recorded_at) VALUES (1, 0, 0) ON CONFLICT (one) DO UPDATE SET position = 0",
     ],
 )
-def test_the_head_is_one_row_that_only_moves_forward(log: Database, change: str):
+def test_the_head_is_one_row_that_says_what_the_last_event_says(log: Database, change: str):
     refused(log, change)
 
 
@@ -182,7 +192,7 @@ def test_another_program_is_refused_too(log: Database):
         "ALTER TABLE events ADD COLUMN note text",
         "ALTER TABLE events OWNER TO ledger_app",
         "DROP TRIGGER events_no_change ON events",
-        "DROP TRIGGER head_forward ON head",
+        "DROP TRIGGER head_says_the_last ON head",
         "DROP TABLE events CASCADE",
         "DROP FUNCTION events_append_only() CASCADE",
         "ALTER FUNCTION events_next_only() RESET ALL",
@@ -213,7 +223,7 @@ def test_a_copy_with_a_gap_is_refused(log: Database):
             "COPY events (position, version, stream, topic, state, recorded_at) FROM STDIN"
         ) as rows,
     ):
-        rows.write_row((5, 4, STREAM, "Forged", b"", 0))
+        rows.write_row((5, 4, STREAM, "Forged", b"", LATER))
 
 
 @POSTGRESQL
