@@ -93,7 +93,8 @@ async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: Se
     app.state.credentials = Credentials(service.sessions, service.reads, tokens, bootstrap or None, cookie.name)
     app.state.touches = Touches(service.ledger)
     app.state.presenter = Presenter(service.keys, service.key_reads)
-    app.state.cursors = Cursors(service.keys.pepper)
+    app.state.cursors = Cursors(service.keys.secret_for("cursors"))
+    app.state.claim_key = service.keys.secret_for("idempotency")
 
 
 def access_tokens(settings: Settings, clock: Callable[[], datetime]) -> AccessTokens | None:

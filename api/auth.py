@@ -1,6 +1,5 @@
 """The per-request check, and signing out."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,6 +11,7 @@ from api.credentials import User, refuse_cross_site
 from api.errors import Problem, problem_responses
 from api.openapi import SESSION, USER_PROBLEMS
 from api.schemas import CurrentSession
+from api.service import durable
 from domain.ledger import Request
 
 router = APIRouter(prefix="/api/auth", tags=["auth"], route_class=StrictRoute)
@@ -80,4 +80,4 @@ async def _end_session(http: HttpRequest) -> None:
     if caller.session:
         session = caller.session
         request = Request("self", http.state.request_id)
-        await asyncio.wrap_future(state.service.ledger.sign_out(session.stream, session.session_id, request))
+        await durable(state.service.ledger.sign_out(session.stream, session.session_id, request))

@@ -1,6 +1,5 @@
 """Who is calling: one function reads cookie and `Authorization`, and tells credentials apart by their form (D13)."""
 
-import asyncio
 import base64
 import hmac
 import os
@@ -15,6 +14,7 @@ from starlette.requests import Request as HttpRequest
 
 from api.access_tokens import AccessTokens, Claims, InvalidAccessToken
 from api.errors import Problem
+from api.service import durable
 from domain.ledger import Request, SessionLedger
 from projections.sessions import SessionQueries, SessionView
 from store.api_keys import PREFIX, Scope, digest, find_key
@@ -222,7 +222,7 @@ class Needs:
 async def _enrolled(request: HttpRequest, client_id: str) -> str:
     ledger: SessionLedger = request.app.state.service.ledger
     enrolment = Request(f"user:{ledger.pseudonym(client_id)}", request.state.request_id)
-    recorded = await asyncio.wrap_future(ledger.enrol_user(client_id, enrolment))
+    recorded = await durable(ledger.enrol_user(client_id, enrolment))
     return f"user:{recorded.result}"
 
 

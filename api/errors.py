@@ -24,6 +24,7 @@ from domain.errors import (
     IdempotentSessionEnded,
     LedgerBusy,
     LedgerError,
+    OutcomeUnknown,
     SessionNotFound,
     StoreUnavailable,
     UserDisabled,
@@ -67,6 +68,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "clock-drift": Kind(503, "The clock cannot be trusted"),
         "busy": Kind(503, "Too busy at the moment"),
         "keys-unavailable": Kind(503, "Access tokens cannot be verified at the moment"),
+        "outcome-unknown": Kind(503, "The outcome is unknown"),
         "store-unavailable": Kind(503, "The store is unavailable"),
     }
 )
@@ -82,11 +84,12 @@ REFUSALS: Mapping[type[LedgerError], tuple[str, str]] = MappingProxyType(
             "The session that this idempotency key created has ended; use a new key to create another.",
         ),
         LedgerBusy: ("busy", "Too many requests wait already; try again in a moment."),
-        StoreUnavailable: ("store-unavailable", "Nothing was recorded; try again in a moment."),
+        OutcomeUnknown: ("outcome-unknown", "Whether this was recorded is not known; repeat the call in a moment."),
+        StoreUnavailable: ("store-unavailable", "The store does not answer or cannot write; try again in a moment."),
     }
 )
 
-_RETRY_AFTER = {"busy": "1", "store-unavailable": "2", "keys-unavailable": "30"}
+_RETRY_AFTER = {"busy": "1", "outcome-unknown": "2", "store-unavailable": "2", "keys-unavailable": "30"}
 
 # RFC 6750 §3.1: no error code when no credential was sent, `invalid_request` for malformed ones (API-09).
 _REALM = 'Bearer realm="session-ledger"'

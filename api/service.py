@@ -1,14 +1,19 @@
 """Everything behind HTTP, wired: ledger, store, read models, follower. Tests and scripts start it without a server."""
 
+import asyncio
+import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from domain.errors import StoreUnavailable
-from domain.ledger import SessionLedger
+from domain.errors import OutcomeUnknown, StoreUnavailable
+from domain.ledger import Recorded, SessionLedger
 from domain.policies import EndSessionsOnTimeout, RevokeSessionsOnUserDisabled
 from domain.session import Limits
 from projections.follower import Follower
@@ -20,10 +25,16 @@ from store.deciding import Decider
 from store.keys import KeyStore
 from store.reads import Reads
 from store.recorder import Factory
-from store.schema import create_log, create_working, head
+from store.schema import create_log, create_working, head, owns_log
 from store.sealing import SealingMapper
 from store.snapshots import Snapshotter
 from store.writer import BatchWriter
+
+T = TypeVar("T")
+
+logger = logging.getLogger("ledger.service")
+
+PATIENCE_S = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +52,12 @@ class Service:
 
     def __init__(self, stores: Stores, limits: Limits, new_id: Callable[[], UUID], clock: Clock | None = None) -> None:
         self.database = Database(stores.url)
-        _create_tables(self.database, stores.owner_url)
-        self.database.check_durability()
         self.keys_database = Database(stores.keys_url)
+        for database in (self.database, self.keys_database):
+            _check(database)
+        _create_tables(self.database, stores.owner_url)
         self.keys = KeyStore(self.keys_database, stores.master_key_file)
+        self.keys.bind(self.database)
         self.mapper = SealingMapper(self.keys)
         self.clock = clock or Clock(not_before=_last_recorded_at(self.database))
         self.factory = Factory(database=self.database, clock=self.clock, mapper=self.mapper)
@@ -76,6 +89,13 @@ class Service:
         self.keys_database.close()
 
 
+def _check(database: Database) -> None:
+    try:
+        database.check_durability()
+    except DBAPIError as error:
+        raise StoreUnavailable(f"{database.url.render_as_string()} cannot be used: {error.orig}") from error
+
+
 def _create_tables(database: Database, owner_url: str | None) -> None:
     try:
         if owner_url:
@@ -87,11 +107,30 @@ def _create_tables(database: Database, owner_url: str | None) -> None:
             create_log(connection)
             create_working(connection)
             SessionsProjection().create_tables(connection)
+            _check_ownership(connection, owner_url)
     except DBAPIError as error:
         raise StoreUnavailable(f"{database.url.render_as_string()} cannot be prepared: {error.orig}") from error
+
+
+def _check_ownership(connection: Connection, owner_url: str | None) -> None:
+    """On PostgreSQL append-only is worth little when the service's role owns the log, and may drop its triggers."""
+    if connection.dialect.name == "postgresql" and owns_log(connection):
+        if owner_url:
+            raise StoreUnavailable("The service's own role owns the table events; let the owner role own it.")
+        logger.warning("the service's role owns the log and could drop its triggers; see DATABASE_OWNER_URL")
 
 
 def _last_recorded_at(database: Database) -> int:
 
     with database.reading() as connection:
         return int(connection.execute(head.select()).one().recorded_at)
+
+
+async def durable(future: "Future[Recorded[T]]") -> Recorded[T]:
+    """What a command came to, once it is durable. Raises its refusal, or after `PATIENCE_S` that the store hangs."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), PATIENCE_S)
+    except TimeoutError:
+        if future.cancelled():
+            raise StoreUnavailable("The change waited too long, and was taken back.") from None
+        raise OutcomeUnknown("The store does not say whether the change was recorded.") from None

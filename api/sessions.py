@@ -1,7 +1,7 @@
 """A user's own sessions, and their beginning, which a sign-in service reports."""
 
-import asyncio
 import hashlib
+import hmac
 import json
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -27,6 +27,7 @@ from api.schemas import (
     SessionOut,
     SessionStarted,
 )
+from api.service import durable
 from domain.errors import ForeignReplacement, SessionNotFound
 from domain.events import ClientDetails, EndReason
 from domain.ledger import Claim, SessionLedger
@@ -82,11 +83,9 @@ async def create_session(
     """
     state = http.app.state
     starting = _Starting(body, await _replaced(state.service.sessions, body), state.cookie, state.keep_client_details)
-    claim = idempotency_key and _claim(idempotency_key, by.request.actor, body, starting)
+    claim = idempotency_key and _claim(state.claim_key, idempotency_key, by.request.actor, body, starting)
     ledger: SessionLedger = state.service.ledger
-    recorded = await asyncio.wrap_future(
-        ledger.create_session(body.user_id, starting.sign_in, by.request, claim or None)
-    )
+    recorded = await durable(ledger.create_session(body.user_id, starting.sign_in, by.request, claim or None))
     if recorded.replay is not None:
         response.headers["Idempotency-Replayed"] = "true"
         return SessionStarted.model_validate_json(recorded.replay)
@@ -120,7 +119,7 @@ async def revoke_session(http: HttpRequest, response: Response, user: User, sess
     service = http.app.state.service
     view = await owned_session(service.sessions, user.session.stream, session_id)
     revoking = service.ledger.revoke_session(view.stream, view.session_id, EndReason.REVOKED_BY_USER, user.request)
-    await asyncio.wrap_future(revoking)
+    await durable(revoking)
     if user.by_cookie and view.session_id == user.session.session_id:
         response.headers["Set-Cookie"] = http.app.state.cookie.cleared
     return Message(message="Session revoked")
@@ -141,7 +140,7 @@ async def owned_session(sessions: SessionQueries, stream: UUID, session_id: str)
 async def _revoke_all(http: HttpRequest, user: User, keep: UUID | None) -> int:
     ledger: SessionLedger = http.app.state.service.ledger
     revoking = ledger.revoke_all_sessions(user.session.stream, EndReason.REVOKE_ALL, user.request, keep=keep)
-    return (await asyncio.wrap_future(revoking)).result
+    return (await durable(revoking)).result
 
 
 async def _replaced(sessions: SessionQueries, body: NewSession) -> UUID | None:
@@ -195,15 +194,15 @@ class _Starting:
         return SessionStarted(session=shown, token=self._token, cookie=self._cookie.holding(self._token, lifetime))
 
 
-def _claim(key: str, actor: str, body: NewSession, starting: _Starting) -> Claim:
-    """Keys of different callers are different keys (API-07)."""
+def _claim(secret: bytes, key: str, actor: str, body: NewSession, starting: _Starting) -> Claim:
+    """Keys of different callers are different keys (API-07). Keyed digests: a bare one would betray an IP address."""
     request = json.dumps(body.model_dump(mode="json"), sort_keys=True)
     return Claim(
-        key=_sha256(actor, key),
-        fingerprint=_sha256("POST /api/sessions", request),
+        key=_digest(secret, actor, key),
+        fingerprint=_digest(secret, "POST /api/sessions", request),
         answer=lambda session: starting.answer(session).model_dump_json().encode(),
     )
 
 
-def _sha256(*parts: str) -> bytes:
-    return hashlib.sha256(json.dumps(parts).encode()).digest()
+def _digest(secret: bytes, *parts: str) -> bytes:
+    return hmac.digest(secret, json.dumps(parts).encode(), hashlib.sha256)

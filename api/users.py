@@ -1,6 +1,5 @@
 """What an administrator does to a user: see his sessions, end them, disable him, enable him."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -12,6 +11,7 @@ from api.errors import problem_responses
 from api.listing import SessionListing
 from api.openapi import BEARER, USER_PROBLEMS
 from api.schemas import Message, RevokedSessions, SessionList, UserId, UserState
+from api.service import durable
 from api.sessions import SessionId, owned_session
 from domain.events import EndReason
 from store.api_keys import Scope
@@ -32,14 +32,14 @@ def _documented(*more: str) -> dict[str, Any]:
 @router.post("/{user_id:path}/disable", summary="Disable a user", **_documented())
 async def disable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """From the answer on none of his sessions is valid and he cannot sign in. Repeating it changes nothing."""
-    await asyncio.wrap_future(http.app.state.service.ledger.disable_user(user_id, by.request))
+    await durable(http.app.state.service.ledger.disable_user(user_id, by.request))
     return UserState(message="User disabled", user_id=user_id, disabled=True)
 
 
 @router.post("/{user_id:path}/enable", summary="Enable a user", **_documented())
 async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """He may sign in again; no old session revives. Repeating it, or enabling an unknown user, records nothing."""
-    await asyncio.wrap_future(http.app.state.service.ledger.enable_user(user_id, by.request))
+    await durable(http.app.state.service.ledger.enable_user(user_id, by.request))
     return UserState(message="User enabled", user_id=user_id, disabled=False)
 
 
@@ -55,7 +55,7 @@ async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> Rev
     service = http.app.state.service
     stream = service.keys.pseudonym(user_id)
     revoking = service.ledger.revoke_all_sessions(stream, EndReason.REVOKED_BY_ADMIN, by.request)
-    count = (await asyncio.wrap_future(revoking)).result
+    count = (await durable(revoking)).result
     return RevokedSessions(message="Sessions revoked", revoked_count=count)
 
 
@@ -66,5 +66,5 @@ async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: Sessio
     service = http.app.state.service
     view = await owned_session(service.sessions, service.keys.pseudonym(user_id), session_id)
     revoking = service.ledger.revoke_session(view.stream, view.session_id, EndReason.REVOKED_BY_ADMIN, by.request)
-    await asyncio.wrap_future(revoking)
+    await durable(revoking)
     return Message(message="Session revoked")

@@ -2,7 +2,7 @@
 
 
 class LedgerError(Exception):
-    """Base of every refusal: nothing was recorded."""
+    """Base of every refusal: nothing was recorded, but for `OutcomeUnknown`."""
 
 
 class UserDisabled(LedgerError):
@@ -31,3 +31,7 @@ class LedgerBusy(LedgerError):
 
 class StoreUnavailable(LedgerError):
     """The store cannot be reached or cannot write (disk full, database down): the wish is not durable."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The store does not say whether it recorded the wish. Every command may be repeated."""

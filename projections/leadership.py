@@ -1,12 +1,15 @@
 """Who follows the log: one process at a time. The others wait, and take over when it is gone."""
 
 import fcntl
+import logging
 import os
 from typing import Protocol
 
 import psycopg
 
-from store.database import CONNECT_TIMEOUT_S, Database
+from store.database import Database
+
+logger = logging.getLogger("ledger.follower")
 
 
 class Leadership(Protocol):
@@ -33,8 +36,10 @@ class FileLeadership:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError as error:
                 os.close(descriptor)
+                if not isinstance(error, BlockingIOError):
+                    logger.warning("the lead cannot be asked for", extra={"fields": {"error": repr(error)}})
                 return False
             self._descriptor = descriptor
         return True
@@ -51,7 +56,7 @@ class AdvisoryLeadership:
     LOCK = "SELECT pg_try_advisory_lock(hashtext('session-ledger follower'), hashtext(current_schema()))"
 
     def __init__(self, database: Database) -> None:
-        self._url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._libpq = database.libpq()
         self._connection: psycopg.Connection[tuple[bool]] | None = None
 
     def is_held(self) -> bool:
@@ -59,14 +64,13 @@ class AdvisoryLeadership:
             if self._connection is not None:
                 self._connection.execute("SELECT 1")
                 return True
-            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
-            row = connection.execute(self.LOCK).fetchone()
+            self._connection = psycopg.connect(**self._libpq, autocommit=True)
+            row = self._connection.execute(self.LOCK).fetchone()
             if row and row[0]:
-                self._connection = connection
                 return True
-            connection.close()
-        except psycopg.Error:
-            self.release()
+        except psycopg.Error as error:
+            logger.warning("the lead cannot be asked for", extra={"fields": {"error": type(error).__name__}})
+        self.release()
         return False
 
     def release(self) -> None:

@@ -231,11 +231,23 @@ def judge(row: Sequence[Any], now: datetime) -> SessionView:
     elif now >= expiry.at:
         end, ended_by = expiry, EXPIRY
     return SessionView(
-        *(session_id, stream, user_id, created_version, created_event, created_at, last_active_at),
-        *(timeouts, expiry.at),
-        *(bool(remember_me), idp_name, None if auth_time is None else from_micros(auth_time)),
-        *(tuple(json.loads(amr)), device, client),
-        *(end, ended_by),
+        session_id=session_id,
+        stream=stream,
+        user_id=user_id,
+        created_version=created_version,
+        created_event=created_event,
+        created_at=created_at,
+        last_active_at=last_active_at,
+        timeouts=timeouts,
+        expires_at=expiry.at,
+        remember_me=bool(remember_me),
+        idp_name=idp_name,
+        auth_time=None if auth_time is None else from_micros(auth_time),
+        amr=tuple(json.loads(amr)),
+        device=device,
+        client=client,
+        end=end,
+        ended_by=ended_by,
     )
 
 

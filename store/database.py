@@ -15,6 +15,7 @@ from sqlalchemy.pool import QueuePool
 from domain.errors import StoreUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
+STATEMENT_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_S = 3
 
 sqlite3.register_adapter(UUID, lambda value: value.bytes)
@@ -37,6 +38,11 @@ class Database:
         """The file of a SQLite database."""
         assert self.url.database
         return Path(self.url.database)
+
+    def libpq(self) -> dict[str, Any]:
+        """How to connect to PostgreSQL without SQLAlchemy; of several hosts, the one that answers."""
+        _, arguments = self._reader.dialect.create_connect_args(self.url)
+        return {**_LIBPQ, **arguments}
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -147,18 +153,33 @@ def _require(connection: sqlite3.Connection, pragma: str, wanted: Any) -> None:
         raise StoreUnavailable(f"SQLite runs with {pragma} = {value}; {wanted} is needed for a commit to be durable.")
 
 
+# Seconds after which PostgreSQL, or the way to it, counts as down. A held append lock is a write that cannot be made.
+_LIBPQ = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": STATEMENT_TIMEOUT_MS,
+    "application_name": "session-ledger",
+}
+
+
 def _postgresql(url: str, **options: Any) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=4,
         max_overflow=8,
+        pool_timeout=CONNECT_TIMEOUT_S,
         hide_parameters=True,
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "keepalives_idle": 5,
-            "tcp_user_timeout": 10_000,
-            "prepare_threshold": 1,
-            "application_name": "session-ledger",
-        },
+        connect_args={**_LIBPQ, "prepare_threshold": 1},
         **options,
     )
+
+    @event.listens_for(engine, "connect")
+    def limit_waiting(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {2 * STATEMENT_TIMEOUT_MS}")
+        connection.commit()
+
+    return engine

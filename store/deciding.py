@@ -11,7 +11,7 @@ from uuid import UUID
 from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.persistence import StoredEvent
 
-from domain.errors import LedgerError
+from domain.errors import LedgerError, StoreUnavailable
 from domain.events import Fact, UserEnrolled
 from domain.ledger import Command, Recorded, SessionLedger
 from domain.user import Context, User
@@ -38,12 +38,13 @@ class Pending:
 
 @dataclass(slots=True)
 class UserWork:
-    """One user's part of a batch. `base` is the version that it was decided on."""
+    """One user's part of a batch: decided on version `base`, as of a moment before `holds_until`, the next deadline."""
 
     stream: UUID
     pending: list[Pending] = field(default_factory=list)
     user: User | None = None
     base: int = 0
+    holds_until: datetime | None = None
     facts: list[Fact] = field(default_factory=list)
     sealed: list[Fact] = field(default_factory=list)
     stored: list[StoredEvent] = field(default_factory=list)
@@ -91,6 +92,9 @@ class Decider:
 
     def decide(self, work: UserWork, user: User | None, kept: KeptAnswers) -> None:
         """Decide all that the batch asks of this user, from scratch, on `user`."""
+        now = self._clock.now()
+        ends = (session.deadline.at for session in user.sessions.values()) if user else ()
+        work.holds_until = min((end for end in ends if end > now), default=None)
         work.user, work.base = user, user.version if user else 0
         work.facts, work.answers = [], {}
         for pending in work.pending:
@@ -112,11 +116,11 @@ class Decider:
             return
         context = self._context(command, now)
         user, pending.result = command.decide(work.user and work.user.acting(context), context)
+        if claim:
+            work.answers[claim.key] = KeptAnswer.first(claim, work.stream, pending.result)
         if user:
             work.user = user
             work.facts.extend(user.collect_events())  # type: ignore[arg-type]
-        if claim:
-            work.answers[claim.key] = KeptAnswer.first(claim, work.stream, pending.result)
 
     def _context(self, command: Command[Any], now: datetime) -> Context:
         request = command.request
@@ -129,11 +133,31 @@ class Decider:
             user = fact.mutate(user)
         return user
 
+    def is_late(self, work: UserWork) -> bool:
+        """Whether a session reached its deadline since: readers may have been shown its end, so it must be recorded."""
+        return work.holds_until is not None and self._clock.now() >= work.holds_until
+
     def prepare(self, works: Sequence[UserWork]) -> None:
-        """Make keys durable before what they seal, then turn facts into what is stored."""
-        sealing = {w.stream for w in works if w.answers or any(personal_data(fact) is not None for fact in w.facts)}
-        keys = self._keys.ensure(sealing) if sealing else {}
+        """Make keys durable before what they seal, then turn facts into what is stored.
+
+        Without the key store only those are refused who need a key: an end needs none.
+        """
+        sealing = [w for w in works if w.answers or any(personal_data(fact) is not None for fact in w.facts)]
+        keys: Mapping[UUID, bytes] = {}
+        try:
+            if sealing:
+                keys = self._keys.ensure(work.stream for work in sealing)
+        except StoreUnavailable as error:
+            for work in sealing:
+                _refuse(work, error)
         for work in works:
             work.sealed = [self._mapper.seal(fact, keys) for fact in work.facts]
             work.stored = [self._mapper.to_stored_event(fact) for fact in work.sealed]
             work.answers = {key: answer.sealed(keys) for key, answer in work.answers.items()}
+
+
+def _refuse(work: UserWork, error: StoreUnavailable) -> None:
+    """Drop what was decided."""
+    work.user, work.facts, work.answers = None, [], {}
+    for pending in work.pending:
+        pending.refusal = pending.refusal or error

@@ -15,13 +15,14 @@ from functools import cache
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import Column, Insert, LargeBinary, MetaData, Table, Text, bindparam, select
+from sqlalchemy import Column, Insert, LargeBinary, MetaData, Table, Text, bindparam, insert, select
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
+from domain.errors import StoreUnavailable
 from store.database import Database, store_errors
 from store.reads import Query
-from store.schema import Id, one_creator_at_a_time
+from store.schema import Id, bindings, head, one_creator_at_a_time
 from store.sealing import SealBroken, seal, unseal
 
 KEY_BYTES = 32
@@ -69,9 +70,37 @@ class KeyStore:
         digest[8] = digest[8] & 0x3F | 0x80
         return UUID(bytes=bytes(digest))
 
+    def secret_for(self, purpose: str) -> bytes:
+        """A key that is the same in every process with these keys, and of no use for another purpose."""
+        return hmac.digest(self.pepper, b"session-ledger " + purpose.encode(), hashlib.sha256)
+
+    def bind(self, log: Database) -> None:
+        """Tie these keys to a log at its first use. Raises `MasterKeyError` when the log was written with other ones.
+
+        Under another pepper every user would be a stranger, and one who is disabled could sign in.
+        """
+        proof = self.secret_for("log")
+        with store_errors(), log.transaction() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(head).with_for_update())
+            bound = connection.execute(select(bindings.c.value).where(bindings.c.name == "pepper")).scalar()
+            if bound is None and connection.execute(select(head.c.position)).scalar_one() == 0:
+                bound = proof
+                connection.execute(insert(bindings).values(name="pepper", value=proof))
+        if bound is None or not hmac.compare_digest(bound, proof):
+            keys_url = self.database.url.render_as_string()
+            raise MasterKeyError(f"The keys at {keys_url} are not those that this log was written with.")
+
     def ensure(self, streams: Iterable[UUID]) -> Mapping[UUID, bytes]:
         """The key of each user; one is made, and committed, for him who has none. Raises `KeyErased`."""
         wanted = list(dict.fromkeys(streams))
+        try:
+            return self._ensure(wanted)
+        except StoreUnavailable:  # a restart of the database leaves dead connections behind
+            self.database.discard_connections()
+            return self._ensure(wanted)
+
+    def _ensure(self, wanted: Sequence[UUID]) -> Mapping[UUID, bytes]:
         keys = self.find(wanted)
         if missing := [stream for stream in wanted if stream not in keys]:
             self._create(missing)

@@ -3,6 +3,7 @@
 A read sees what was committed when it began, so one that starts after a commit was acknowledged sees that commit.
 """
 
+import asyncio
 import sqlite3
 from typing import Any
 
@@ -13,10 +14,10 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg as postgresql
 
 from domain.errors import StoreUnavailable
-from store.database import CONNECT_TIMEOUT_S, Database, connect_sqlite_reader
+from store.database import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_MS, Database, connect_sqlite_reader
 
 POOL_SIZE = 8
-STATEMENT_TIMEOUT_MS = 5_000
+PATIENCE_S = 8.0
 
 Rows = list[tuple[Any, ...]]
 
@@ -63,6 +64,14 @@ class Reads:
                 return self._sqlite.execute(sql, values).fetchall()
             except sqlite3.Error as error:
                 raise StoreUnavailable("The store does not answer.") from error
+        fetching = asyncio.ensure_future(self._fetch_from_pool(sql, values))
+        done, _ = await asyncio.wait({fetching}, timeout=PATIENCE_S)
+        if not done:
+            fetching.cancel()  # which a server that is stopped does not even notice, so nobody waits for it
+            raise StoreUnavailable("The store does not answer in time.")
+        return fetching.result()
+
+    async def _fetch_from_pool(self, sql: str, values: dict[str, Any]) -> Rows:
         assert self._pool
         try:
             return await _fetch_from(self._pool, sql, values)
@@ -88,8 +97,7 @@ def _pool(database: Database) -> AsyncConnectionPool[Any]:
         await connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
 
     return AsyncConnectionPool(
-        database.url.set(drivername="postgresql").render_as_string(hide_password=False),
-        kwargs={"autocommit": True, "prepare_threshold": 1, "connect_timeout": CONNECT_TIMEOUT_S},
+        kwargs={**database.libpq(), "autocommit": True, "prepare_threshold": 1},
         configure=configure,
         min_size=1,
         max_size=POOL_SIZE,

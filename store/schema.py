@@ -75,6 +75,14 @@ snapshots = Table(
 )
 """Disposable. A new shape of the state gets a new table name, and the old table is dropped."""
 
+bindings = Table(
+    "bindings",
+    working,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+"""What this log belongs to: a proof of the pepper that its pseudonyms were made with."""
+
 identities = Table(
     "identities",
     working,
@@ -183,6 +191,12 @@ def create_log(connection: Connection, app_role: str | None = None) -> None:
         role = connection.dialect.identifier_preparer.quote(app_role)
         connection.exec_driver_sql(f"GRANT SELECT, INSERT ON events TO {role}")
         connection.exec_driver_sql(f"GRANT SELECT, UPDATE ON head TO {role}")
+
+
+def owns_log(connection: Connection) -> bool:
+    """Whether this role owns the log on PostgreSQL, itself or through a role that it is a member of."""
+    owner = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'events'::regclass"
+    return bool(connection.exec_driver_sql(owner).scalar_one())
 
 
 def create_working(connection: Connection) -> None:

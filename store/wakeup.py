@@ -77,8 +77,7 @@ class Wakeup:
                 self._failed(error)
 
     def _listen(self) -> None:
-        url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
+        with psycopg.connect(**self._database.libpq(), autocommit=True) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             while not self._stopping.is_set():
                 for _ in connection.notifies(timeout=FALLBACK_S / 4, stop_after=1):

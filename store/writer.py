@@ -20,7 +20,7 @@ from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
-from domain.errors import LedgerBusy, StoreUnavailable
+from domain.errors import LedgerBusy, OutcomeUnknown, StoreUnavailable
 from domain.ledger import Command, Recorded
 from domain.user import User
 from store.clock import Clock
@@ -39,6 +39,7 @@ QUEUE_SIZE = 4096
 BATCH_SIZE = 256
 CACHED_USERS = 10_000
 RECOVERY_S = 5.0
+CLOSE_S = 15.0
 RETRY_PAUSE_S = 0.1
 CATCH_UP_PAGE = 1_000
 
@@ -91,11 +92,11 @@ class BatchWriter:
         return future
 
     def close(self) -> None:
-        """Answer everything that was submitted, then stop."""
+        """Answer everything that was submitted, then stop. A database that hangs is not waited for."""
         with self._closing:
             self._closed = True
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE_S)
 
     # -- batches
 
@@ -177,10 +178,13 @@ class BatchWriter:
             self._decider.decide(work, self._cached(work.stream), kept)
         self._decider.prepare(works)
         with self._appending(works) as append:
+            again = [work for work in works if self._decider.is_late(work)]
             if append.position != self._head:
                 self._users.clear()  # whoever has written may have moved any of them
                 self._catch_up(append)
-                self._decide_moved_again(append, works, batch, kept)
+                kept, known = self._kept(batch), kept
+                again += [w for w in self._moved(append, works, kept.keys() - known.keys()) if w not in again]
+            self._decide_again(again, kept)
             self._append(append, works)
         self._head = append.position
         return works
@@ -216,7 +220,7 @@ class BatchWriter:
                 return append.position if found else None
             except DBAPIError as error:
                 if time.monotonic() > give_up:
-                    raise StoreUnavailable("The store does not say whether the change was recorded.") from error
+                    raise OutcomeUnknown("The store does not say whether the change was recorded.") from error
                 time.sleep(RETRY_PAUSE_S)
 
     # -- within a batch
@@ -238,16 +242,19 @@ class BatchWriter:
         with self._recorder.database.reading() as connection:
             return find_kept(connection, keys, self._clock.now())
 
-    def _decide_moved_again(
-        self, append: Append, works: list[UserWork], batch: list[Pending], kept: KeptAnswers
-    ) -> None:
+    def _moved(self, append: Append, works: list[UserWork], new_answers: set[bytes]) -> list[UserWork]:
+        """Those whose user, or whose idempotency key, another process has used since they were decided."""
         versions = append.versions([work.stream for work in works])
-        kept_now = self._kept(batch)
-        news = kept_now.keys() - kept.keys()
-        moved = [w for w in works if versions.get(w.stream, 0) != w.base or any(_claims(p, news) for p in w.pending)]
-        for work in moved:
-            self._decider.decide(work, self._decider.read(work.stream), kept_now)
-        self._decider.prepare(moved)
+        return [
+            work
+            for work in works
+            if versions.get(work.stream, 0) != work.base or any(_claims(p, new_answers) for p in work.pending)
+        ]
+
+    def _decide_again(self, works: list[UserWork], kept: KeptAnswers) -> None:
+        for work in works:
+            self._decider.decide(work, self._decider.read(work.stream), kept)
+        self._decider.prepare(works)
 
     def _append(self, append: Append, works: list[UserWork]) -> None:
         stored = [event for work in works for event in work.stored]

@@ -79,11 +79,11 @@ def sizes(turns: int) -> list[int]:
 def test_a_reader_never_sees_a_hole_while_threads_append(recorder: EventRecorder):
     total = WRITERS * sum(sizes(APPENDS))
     tail = Tail(recorder, total)
-    threads = [threading.Thread(target=append, args=(recorder, APPENDS)) for _ in range(WRITERS)]
+    threads = [threading.Thread(target=append, args=(recorder, APPENDS), daemon=True) for _ in range(WRITERS)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE_S)
     assert tail.finish() == list(range(1, total + 1))
 
 
@@ -103,10 +103,10 @@ def test_an_append_waits_for_the_one_before_it_to_commit(recorder: EventRecorder
     first, second = uuid4(), uuid4()
     with recorder.appending() as held:
         held.insert([stored(first)], 0)
-        later = threading.Thread(target=recorder.insert_events, args=([stored(second)],))
+        later = threading.Thread(target=recorder.insert_events, args=([stored(second)],), daemon=True)
         later.start()
         assert recorder.select_notifications(None, 10) == []
-    later.join()
+    later.join(PATIENCE_S)
     assert [(n.id, n.originator_id) for n in recorder.select_notifications(None, 10)] == [(1, first), (2, second)]
 
 
