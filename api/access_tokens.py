@@ -79,8 +79,8 @@ class AccessTokens:
         except (OSError, ValueError, http.client.HTTPException) as error:
             _log.error("keys not loaded, the old ones stay: %s", error)
 
-    def verify(self, token: str) -> Claims:
-        """The claims of a token that is valid now. Raises InvalidAccessToken or KeysUnavailable."""
+    def verify(self, token: str, *, may_be_expired: bool = False) -> Claims:
+        """The claims of a token that is valid now, or was. Raises InvalidAccessToken or KeysUnavailable."""
         header = _header(token)
         key = self._keys.find(header.get("kid"), ALGORITHMS[header["alg"]])
         if key is None:
@@ -90,9 +90,9 @@ class AccessTokens:
         except (JoseError, MalformedJson):
             raise InvalidAccessToken("signature or payload") from None
         _require(isinstance(claims, dict), "payload")
-        return self._judged(claims)
+        return self._judged(claims, may_be_expired)
 
-    def _judged(self, claims: Mapping[str, Any]) -> Claims:
+    def _judged(self, claims: Mapping[str, Any], may_be_expired: bool) -> Claims:
         audience = claims.get("aud")
         _require(claims.get("iss") == self._issuer, "iss")
         _require(self._audience in (audience if isinstance(audience, list) else [audience]), "aud")
@@ -101,7 +101,7 @@ class AccessTokens:
             session_id=_session_id(claims),
             client_id=_text(claims, "client_id") if "client_id" in claims else None,
             scopes=frozenset(_text(claims, "scope").split() if "scope" in claims else ()),
-            expires_at=_expiry(claims, self._clock()),
+            expires_at=_expiry(claims, self._clock(), may_be_expired),
         )
 
 
@@ -139,10 +139,10 @@ def _session_id(claims: Mapping[str, Any]) -> UUID | None:
         raise InvalidAccessToken("sid") from None
 
 
-def _expiry(claims: Mapping[str, Any], now: datetime) -> datetime:
+def _expiry(claims: Mapping[str, Any], now: datetime, may_be_past: bool) -> datetime:
     """When the token ends; it must be alive now (RFC 9068 §4, RFC 7519 §4.1.4)."""
     expires_at = _moment(claims, "exp")
-    _require(now < expires_at, "exp")
+    _require(may_be_past or now < expires_at, "exp")
     for name in ("nbf", "iat"):
         _require(name not in claims or _moment(claims, name) <= now + LEEWAY, name)
     return expires_at

@@ -39,9 +39,11 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
             service.start()
             yield
         finally:
-            await service.reads.close()
-            await service.key_reads.close()
-            service.close()
+            try:
+                await service.reads.close()
+                await service.key_reads.close()
+            finally:
+                service.close()
 
     app = FastAPI(
         title="Session ledger",

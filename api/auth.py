@@ -72,7 +72,7 @@ async def _end_session(http: HttpRequest) -> None:
     if "authorization" not in http.headers:
         refuse_cross_site(http)  # also without a cookie: `SameSite` held it back, and the answer would clear it
     try:
-        caller = await state.credentials.caller(http)
+        caller = await state.credentials.caller(http, signing_out=True)
     except Problem as problem:
         if problem.kind in ("unauthenticated", "invalid-credential"):
             return

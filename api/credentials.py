@@ -62,14 +62,17 @@ class Credentials:
         self._bootstrap = digest(bootstrap_key) if bootstrap_key else None
         self._cookie_name = cookie_name
 
-    async def caller(self, request: HttpRequest) -> Caller:
-        """Raises 400 for malformed or doubled, 401 for missing or invalid, 403 for cross-site credentials."""
+    async def caller(self, request: HttpRequest, *, signing_out: bool = False) -> Caller:
+        """Raises 400 for malformed or doubled, 401 for missing or invalid, 403 for cross-site credentials.
+
+        To sign out, an access token that has expired still names the session to end.
+        """
         cookie, bearer = self.present(request)
         if cookie:
             refuse_cross_site(request)
             return await self._by_session_token(cookie, by_cookie=True)
         if bearer:
-            return await self._by_bearer(bearer)
+            return await self._by_bearer(bearer, signing_out)
         raise Problem("unauthenticated", "Send a session cookie or an Authorization header.")
 
     def present(self, request: HttpRequest) -> tuple[str | None, str | None]:
@@ -79,13 +82,13 @@ class Credentials:
             raise Problem("two-credentials", "Send a cookie or an Authorization header, not both.")
         return cookie, _bearer(request)
 
-    async def _by_bearer(self, bearer: str) -> Caller:
+    async def _by_bearer(self, bearer: str, signing_out: bool) -> Caller:
         if self._bootstrap and hmac.compare_digest(digest(bearer), self._bootstrap):
             return Caller(None, frozenset(Scope), actor="key:bootstrap")
         if bearer.startswith(PREFIX):
             return await self._by_api_key(bearer)
         if bearer.count(".") == 2:
-            return await self._by_access_token(bearer)
+            return await self._by_access_token(bearer, signing_out)
         return await self._by_session_token(bearer, by_cookie=False)
 
     async def _by_session_token(self, token: str, *, by_cookie: bool) -> Caller:
@@ -101,8 +104,8 @@ class Credentials:
             raise Problem("invalid-credential", "This API key is unknown or revoked.")
         return Caller(None, key.scopes, actor=f"key:{key.key_id}")
 
-    async def _by_access_token(self, token: str) -> Caller:
-        claims = await self._verified(token)
+    async def _by_access_token(self, token: str, signing_out: bool) -> Caller:
+        claims = await self._verified(token, may_be_expired=signing_out)
         if claims.session_id is None:
             if claims.client_id is None or claims.subject != claims.client_id:
                 raise Problem("invalid-credential", "A token without a session must be a client's own.")
@@ -112,12 +115,12 @@ class Credentials:
             raise Problem("invalid-credential", "The session of this token is not active.")
         return Caller(session, claims.scopes, actor=f"user:{session.stream}")
 
-    async def _verified(self, token: str) -> Claims:
+    async def _verified(self, token: str, may_be_expired: bool) -> Claims:
         if self._tokens is None:
             raise Problem("invalid-credential", "No issuer of access tokens is configured here.")
         await self._tokens.refresh_if_needed(token)
         try:
-            return self._tokens.verify(token)
+            return self._tokens.verify(token, may_be_expired=may_be_expired)
         except InvalidAccessToken:
             raise Problem("invalid-credential", "This access token is not valid.") from None
 
@@ -198,14 +201,24 @@ async def signed_in(request: HttpRequest, caller: Annotated[Caller, Depends(call
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
-    """A service's or an administrator's request."""
+    """A service or an administrator who may do what was asked for."""
 
     session_id: UUID | None
-    request: Request
+    _caller: Caller
+    _ledger: SessionLedger
+    _request_id: UUID
+
+    async def command(self) -> Request:
+        """On whose behalf a command comes. A client by JWT is enrolled first, so that he can be named later."""
+        if self._caller.client_id is None:
+            return Request(self._caller.actor, self._request_id)
+        client = Request(f"user:{self._ledger.pseudonym(self._caller.client_id)}", self._request_id)
+        await durable(self._ledger.enrol_user(self._caller.client_id, client))
+        return client
 
 
 class Needs:
-    """A dependency: the caller must hold the scope. An actor by JWT is enrolled first, to be named later."""
+    """A dependency: the caller must hold the scope."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -213,17 +226,8 @@ class Needs:
     async def __call__(self, request: HttpRequest, caller: Annotated[Caller, Depends(caller)]) -> Authorized:
         if self._scope not in caller.scopes:
             raise Problem("insufficient-scope", f"This call needs the scope {self._scope}.", scope=str(self._scope))
-        actor, session = caller.actor, caller.session
-        if caller.client_id:
-            actor = await _enrolled(request, caller.client_id)
-        return Authorized(session.session_id if session else None, Request(actor, request.state.request_id))
-
-
-async def _enrolled(request: HttpRequest, client_id: str) -> str:
-    ledger: SessionLedger = request.app.state.service.ledger
-    enrolment = Request(f"user:{ledger.pseudonym(client_id)}", request.state.request_id)
-    recorded = await durable(ledger.enrol_user(client_id, enrolment))
-    return f"user:{recorded.result}"
+        session_id = caller.session.session_id if caller.session else None
+        return Authorized(session_id, caller, request.app.state.service.ledger, request.state.request_id)
 
 
 User = Annotated[SignedIn, Depends(signed_in)]

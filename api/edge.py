@@ -1,6 +1,8 @@
 """The outermost layer: what holds for every request and response, whichever route or error produced it."""
 
 import logging
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from json.encoder import encode_basestring_ascii as quote
 from time import perf_counter, time
 from urllib.parse import parse_qsl
@@ -38,7 +40,7 @@ class Edge:
 
     Gives each request its id, refuses bodies over 16 KiB (T-13), credentials in the URL (WEB-03) and TRACE (WEB-10),
     dresses each response (WEB-07), logs one line, and turns an escaped exception into a problem (OBS-07).
-    `log_client=False` leaves the client's address out of the log.
+    `log_client=False` leaves the client's network out of the log.
     """
 
     def __init__(self, app: ASGIApp, *, log_client: bool = True) -> None:
@@ -126,9 +128,9 @@ class _Exchange:
         client = self._scope.get("client") if with_client else None
         _access.info(
             f'{{"time":"{timestamp(time())}","logger":"ledger.access","method":{quote(self._scope["method"][:16])},'
-            f'"route":{quote(_route(self._scope))},"status":{self._status or "null"},'
+            f'"route":{_route(self._scope)},"status":{self._status or "null"},'
             f'"duration_ms":{(perf_counter() - self._started_at) * 1000:.2f},'
-            f'"client":{quote(client[0]) if client else "null"},"request_id":"{self._request_id}"}}'
+            f'"client":{_network(client[0]) if client else "null"},"request_id":"{self._request_id}"}}'
         )
 
 
@@ -137,7 +139,20 @@ def _too_large() -> Problem:
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route; without one, the path's first two steps: what follows may be a user's id (D9)."""
+    """The route's template, or null: a path that matches none may hold a user's id or a token (D9, WEB-03).
+
+    `scope["route"]` leaves out the prefix of an included router; FastAPI's own context has the whole path.
+    """
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     template: str | None = getattr(route, "path", None)
-    return template or "/".join(scope["path"].split("/", 3)[:3])[:200]
+    return quote(template) if template else "null"
+
+
+@lru_cache(maxsize=4096)
+def _network(address: str) -> str:
+    """Where a request came from, as far as a log may know: a person's address is personal data, his network is not."""
+    try:
+        version = ip_address(address).version
+    except ValueError:
+        return "null"
+    return quote(str(ip_network((address, 24 if version == 4 else 48), strict=False)))

@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ from domain.errors import (
 PROBLEM_BASE = "https://session-ledger.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
 MAX_FAULTS = 20
+
+_log = logging.getLogger("ledger.errors")
 
 
 class Kind(NamedTuple):
@@ -214,6 +217,9 @@ def request_id_of(request: Request) -> UUID | None:
 
 async def _answer(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
+    if isinstance(error, StoreUnavailable):
+        fields = {"request_id": str(request_id_of(request)), "error": str(error), "cause": repr(error.__cause__)}
+        _log.warning("the store is unavailable", extra={"fields": fields})
     if problem.kind == "method-not-allowed":
         problem.headers = {"Allow": _allowed_methods(request)}
     return problem_response(problem, request_id_of(request))

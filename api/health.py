@@ -1,6 +1,7 @@
 """Whether this process lives, and whether it should get requests."""
 
 import asyncio
+from uuid import UUID
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
@@ -10,6 +11,7 @@ from api.schemas import Health, PolicyProgress, Readiness
 from api.service import Service
 from store.clock import MAX_DRIFT_S
 from store.database import store_errors
+from store.keys import stream_keys_query
 
 router = APIRouter(tags=["operations"])
 
@@ -29,6 +31,7 @@ async def readyz(http: HttpRequest) -> Readiness:
     drift_s = service.clock.drift_s()
     if abs(drift_s) > MAX_DRIFT_S:
         raise Problem("clock-drift", f"The wall clock is {drift_s:.0f} s away from the clock of the ledger.")
+    await service.key_reads.rows(stream_keys_query(1), s0=UUID(int=0))  # every check may need a key
     policies = await asyncio.to_thread(_progress, service)
     return Readiness(
         status="degraded" if any(policy.parked for policy in policies) else "ready",

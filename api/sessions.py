@@ -83,9 +83,10 @@ async def create_session(
     """
     state = http.app.state
     starting = _Starting(body, await _replaced(state.service.sessions, body), state.cookie, state.keep_client_details)
-    claim = idempotency_key and _claim(state.claim_key, idempotency_key, by.request.actor, body, starting)
+    command = await by.command()
+    claim = idempotency_key and _claim(state.claim_key, idempotency_key, command.actor, body, starting)
     ledger: SessionLedger = state.service.ledger
-    recorded = await durable(ledger.create_session(body.user_id, starting.sign_in, by.request, claim or None))
+    recorded = await durable(ledger.create_session(body.user_id, starting.sign_in, command, claim or None))
     if recorded.replay is not None:
         response.headers["Idempotency-Replayed"] = "true"
         return SessionStarted.model_validate_json(recorded.replay)

@@ -267,8 +267,14 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "database_owner_url", "only together with a postgresql:// URL in LEDGER_DATABASE_URL"
     if settings.keys_database_url == settings.database_url:
         yield "keys_database_url", "a database other than that of LEDGER_DATABASE_URL"
+    yield from _cookie_contradictions(settings)
+
+
+def _cookie_contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.cookie_insecure and not is_loopback(settings.host):
         yield "cookie_insecure", f"off, as LEDGER_HOST is {settings.host!r} and not one of 127.0.0.0/8, ::1, localhost"
+    elif settings.cookie_insecure and settings.cookie_samesite == "none":
+        yield "cookie_samesite", "lax or strict, since browsers drop such a cookie without `Secure`"
 
 
 def _timeout_contradictions(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -32,14 +32,14 @@ def _documented(*more: str) -> dict[str, Any]:
 @router.post("/{user_id:path}/disable", summary="Disable a user", **_documented())
 async def disable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """From the answer on none of his sessions is valid and he cannot sign in. Repeating it changes nothing."""
-    await durable(http.app.state.service.ledger.disable_user(user_id, by.request))
+    await durable(http.app.state.service.ledger.disable_user(user_id, await by.command()))
     return UserState(message="User disabled", user_id=user_id, disabled=True)
 
 
 @router.post("/{user_id:path}/enable", summary="Enable a user", **_documented())
 async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """He may sign in again; no old session revives. Repeating it, or enabling an unknown user, records nothing."""
-    await durable(http.app.state.service.ledger.enable_user(user_id, by.request))
+    await durable(http.app.state.service.ledger.enable_user(user_id, await by.command()))
     return UserState(message="User enabled", user_id=user_id, disabled=False)
 
 
@@ -54,7 +54,7 @@ async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> Rev
     """End every session of the user in one append; an unknown user has none."""
     service = http.app.state.service
     stream = service.keys.pseudonym(user_id)
-    revoking = service.ledger.revoke_all_sessions(stream, EndReason.REVOKED_BY_ADMIN, by.request)
+    revoking = service.ledger.revoke_all_sessions(stream, EndReason.REVOKED_BY_ADMIN, await by.command())
     count = (await durable(revoking)).result
     return RevokedSessions(message="Sessions revoked", revoked_count=count)
 
@@ -65,6 +65,8 @@ async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: Sessio
     """End one session of the user; one that has ended already is answered alike."""
     service = http.app.state.service
     view = await owned_session(service.sessions, service.keys.pseudonym(user_id), session_id)
-    revoking = service.ledger.revoke_session(view.stream, view.session_id, EndReason.REVOKED_BY_ADMIN, by.request)
+    revoking = service.ledger.revoke_session(
+        view.stream, view.session_id, EndReason.REVOKED_BY_ADMIN, await by.command()
+    )
     await durable(revoking)
     return Message(message="Session revoked")

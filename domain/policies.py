@@ -7,7 +7,7 @@ from uuid import UUID
 from eventsourcing.domain import DomainEventProtocol
 
 from domain.events import Fact, UserDisabled
-from domain.ledger import Request, SessionLedger
+from domain.ledger import Recorded, Request, SessionLedger
 from domain.user import DISABLED, EXPIRY
 
 
@@ -40,13 +40,10 @@ class RevokeSessionsOnUserDisabled:
 class EndSessionsOnTimeout:
     """The sweeper's rule: a session past its deadline is recorded as ended, though nobody touches its user."""
 
-    name = EXPIRY.removeprefix("policy:")
-
     def __init__(self, ledger: SessionLedger) -> None:
         self._ledger = ledger
 
-    def end(self, streams: list[UUID], correlation_id: UUID) -> int:
-        """Settle these users; the number of sessions recorded as ended."""
+    def end(self, streams: list[UUID], correlation_id: UUID) -> "dict[UUID, Future[Recorded[int]]]":
+        """Settle these users: for each, the number of his sessions that this recorded as ended."""
         request = Request(actor=EXPIRY, correlation_id=correlation_id)
-        futures = [self._ledger.end_expired_sessions(stream, request) for stream in streams]
-        return sum(future.result().result for future in futures)
+        return {stream: self._ledger.end_expired_sessions(stream, request) for stream in streams}

@@ -12,9 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from eventsourcing.persistence import Mapper, Notification, PersistenceError
+from eventsourcing.persistence import Mapper, Notification
 from sqlalchemy import select, update
-from sqlalchemy.exc import DBAPIError
 
 from domain.errors import LedgerBusy, StoreUnavailable
 from domain.policies import Policy
@@ -28,7 +27,8 @@ IDLE_S = 1.0
 SAVE_S = 1.0
 TRIES = 6
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 5.0
-PASSING = (StoreUnavailable, LedgerBusy, PersistenceError, DBAPIError)
+ANSWER_S = 60.0
+PASSING = (StoreUnavailable, LedgerBusy, TimeoutError)
 
 logger = logging.getLogger("ledger.follower")
 
@@ -142,7 +142,7 @@ class Follower:
             if self.is_leading:
                 for place in self._places:
                     self._save(place)
-        except (*PASSING, FenceLost) as error:
+        except Exception as error:
             logger.warning("positions were not saved", extra={"fields": {"error": repr(error)}})
         self._lose_lead()
 
@@ -185,7 +185,7 @@ class Follower:
     def _let_answer(self, policy: Policy, batch: Sequence[Notification]) -> None:
         answers: list[Future[Any]] = [policy.handle(self._mapper.to_domain_event(n)) for n in batch]
         for answer in answers:
-            answer.result()
+            answer.result(ANSWER_S)
 
     def _failed(self, place: Place, batch: Sequence[Notification], error: Exception) -> None:
         place.failures += 1

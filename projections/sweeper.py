@@ -3,10 +3,12 @@
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from uuid import UUID
 
+from domain.ledger import Recorded
 from domain.policies import EndSessionsOnTimeout
-from projections.follower import Follower
+from projections.follower import ANSWER_S, Follower
 from projections.sessions import streams_past_deadline
 from store.clock import MAX_DRIFT_S, Clock
 from store.database import Database
@@ -49,7 +51,10 @@ class Sweeper:
             self._thread.join()
 
     def sweep(self) -> int:
-        """End what time has ended by now; the number of sessions."""
+        """End what time has ended by now, and forget idempotency keys that are too old; the number of sessions ended.
+
+        A user whose sessions cannot be ended is told in the log, and holds up nobody else.
+        """
         correlation_id, now = self._new_id(), self._clock.now()
         after: UUID | None = None
         ended = 0
@@ -58,11 +63,18 @@ class Sweeper:
                 streams = streams_past_deadline(connection, now, after, PAGE)
             if not streams:
                 break
-            ended += self._rule.end(streams, correlation_id)
+            ended += sum(map(self._count, streams, self._rule.end(streams, correlation_id).values()))
             after = streams[-1]
         with self._database.transaction() as connection:
             forget_old(connection, now)
         return ended
+
+    def _count(self, stream: UUID, ending: "Future[Recorded[int]]") -> int:
+        try:
+            return ending.result(ANSWER_S).result
+        except Exception as error:
+            logger.error("a user's sessions were not ended", extra={"fields": {"stream": stream, "error": repr(error)}})
+            return 0
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL_S):

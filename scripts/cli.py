@@ -63,7 +63,7 @@ def _service() -> Iterator[Service]:
     os.umask(0o077)
     try:
         service = open_service(load_settings(os.environ))
-    except (SettingsError, StoreUnavailable, MasterKeyError, ClockBehindLog) as error:
+    except (SettingsError, StoreUnavailable, MasterKeyError, ClockBehindLog, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
     try:

@@ -51,24 +51,24 @@ def prepare(settings: Settings, url: str) -> None:
     """Enrol the people, make an API key in the place of the last demo's, and print what to try."""
     service = open_service(settings)
     try:
-        secret = _fresh_key(service)
-        tokens = {person.user_id: list(_sign_in(service, person)) for person in PEOPLE}
+        key_id, secret = _fresh_key(service)
+        tokens = {person.user_id: list(_sign_in(service, person, f"key:{key_id}")) for person in PEOPLE}
     finally:
         service.close()
     print(_to_try(url, tokens, secret), flush=True)
 
 
-def _fresh_key(service: Service) -> str:
+def _fresh_key(service: Service) -> tuple[str, str]:
     for key in list_keys(service.database):
         if key.name == KEY_NAME and key.revoked_at is None:
             revoke_key(service.database, key.key_id, service.clock.micros())
-    _, secret = create_key(service.database, KEY_NAME, list(Scope), service.clock.micros())
-    return secret
+    key, secret = create_key(service.database, KEY_NAME, list(Scope), service.clock.micros())
+    return key.key_id, secret
 
 
-def _sign_in(service: Service, person: Person) -> Iterator[str]:
+def _sign_in(service: Service, person: Person, actor: str) -> Iterator[str]:
     """The tokens of new sessions; who was disabled while somebody tried things out is let in again."""
-    service.ledger.enable_user(person.user_id, Request("key:demo", new_uuid7())).result()
+    service.ledger.enable_user(person.user_id, Request(actor, new_uuid7())).result()
     for address, user_agent, remember_me in person.places:
         token = new_token()
         sign_in = SignIn(
@@ -80,7 +80,7 @@ def _sign_in(service: Service, person: Person) -> Iterator[str]:
             idp_name="demo",
             amr=("pwd",),
         )
-        service.ledger.create_session(person.user_id, sign_in, Request("key:demo", new_uuid7())).result()
+        service.ledger.create_session(person.user_id, sign_in, Request(actor, new_uuid7())).result()
         yield token
 
 
