@@ -223,7 +223,7 @@ class Settings(BaseSettings):
     )
     jwt_audience: Text | None = _setting("The `aud` of accepted JWTs", "text without white space around it")
     jwt_jwks: KeySet | None = _setting(
-        "The JSON Web Key Set that signs accepted JWTs", "a file path or an http(s):// URL"
+        "The JSON Web Key Set that accepted JWTs are verified with", "a file path or an http(s):// URL"
     )
     trusted_proxies: Networks = _setting(
         "Proxies whose forwarding headers are believed",

@@ -5,7 +5,7 @@ raises and never judges: history must always replay.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 from uuid import UUID
@@ -136,7 +136,7 @@ class User(Aggregate):
             device=sign_in.device,
             client=sign_in.client,
         )
-        return self.sessions[sign_in.session_id]
+        return replace(self.sessions[sign_in.session_id])  # a copy: commands to come change the original
 
     def touch_session(self, session_id: UUID, limits: Limits) -> bool:
         """Record a use, unless one is recorded within the touch interval; False when the session is not live."""

@@ -31,7 +31,7 @@ class Database:
         if self.is_sqlite:
             self._writer, self._reader = _sqlite_writer(self.path), _sqlite_reader(self.path)
         else:
-            self._writer, self._reader = _postgresql(url), _postgresql(url, isolation_level="AUTOCOMMIT")
+            self._writer, self._reader = _postgresql(url), _postgresql(url, read_only=True)
 
     @property
     def path(self) -> Path:
@@ -164,7 +164,7 @@ _LIBPQ = {
 }
 
 
-def _postgresql(url: str, **options: Any) -> Engine:
+def _postgresql(url: str, *, read_only: bool = False) -> Engine:
     engine = create_engine(
         url,
         pool_size=4,
@@ -172,14 +172,15 @@ def _postgresql(url: str, **options: Any) -> Engine:
         pool_timeout=CONNECT_TIMEOUT_S,
         hide_parameters=True,
         connect_args={**_LIBPQ, "prepare_threshold": 1},
-        **options,
+        **({"isolation_level": "AUTOCOMMIT"} if read_only else {}),
     )
 
     @event.listens_for(engine, "connect")
-    def limit_waiting(connection: Any, _: Any) -> None:
+    def set_up(connection: Any, _: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
             cursor.execute(f"SET idle_in_transaction_session_timeout = {2 * STATEMENT_TIMEOUT_MS}")
+            cursor.execute(f"SET default_transaction_read_only = {'on' if read_only else 'off'}")
         connection.commit()
 
     return engine

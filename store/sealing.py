@@ -85,7 +85,7 @@ class SealingMapper(Mapper[UUID]):
             domain_event = self.seal(domain_event, self._keys.ensure([domain_event.originator_id]))
         state = {
             name: encode(value)
-            for name, encode, _ in _codec(type(domain_event))
+            for name, encode, _, _ in _codec(type(domain_event))
             if (value := getattr(domain_event, name)) is not None
         }
         class_version = getattr(domain_event, "class_version", 1)
@@ -106,7 +106,10 @@ class SealingMapper(Mapper[UUID]):
             state = self.transcoder.decode(stored_event.state)
             for version in range(state.pop("class_version", 1), getattr(cls, "class_version", 1)):
                 getattr(cls, f"upcast_v{version}_v{version + 1}")(state)
-            facts = {name: None if (v := state.get(name)) is None else decode(v) for name, _, decode in _codec(cls)}
+            facts = {
+                name: None if may_be_absent and name not in state else decode(state[name])
+                for name, _, decode, may_be_absent in _codec(cls)
+            }
         except Exception as error:
             where = f"{stored_event.topic} {stored_event.originator_id} version {stored_event.originator_version}"
             raise MapperDeserialisationError(f"Cannot read the stored state of {where}: {error!r}") from error
@@ -162,11 +165,15 @@ _CONVERSIONS: dict[Any, tuple[Convert, Convert]] = {
 
 
 @cache
-def _codec(cls: type[Fact]) -> tuple[tuple[str, Convert, Convert], ...]:
-    """Name and conversions of each field that `state` holds."""
+def _codec(cls: type[Fact]) -> tuple[tuple[str, Convert, Convert, bool], ...]:
+    """Name and conversions of each field that `state` holds, and whether it may be absent."""
     hints = get_type_hints(cls)
     names = [f.name for f in fields(cls) if f.name not in ("originator_id", "originator_version")]
-    return tuple((name, *_CONVERSIONS[_without_none(hints[name])]) for name in names)
+    return tuple((name, *_CONVERSIONS[_without_none(hints[name])], _may_be_none(hints[name])) for name in names)
+
+
+def _may_be_none(hint: Any) -> bool:
+    return type(None) in getattr(hint, "__args__", ())
 
 
 def _without_none(hint: Any) -> Any:

@@ -170,7 +170,8 @@ def test_whatever_is_not_active_is_signed_out_alike(api: Api):
         bearer("A" * 43),
         bearer("slk_unknown"),
         bearer("a.b.c"),
-        bearer(access_token(sub="alice", sid=alice.id, exp=1)),
+        bearer(access_token(sub="bob", sid=alice.id)),
+        bearer(access_token(sub="alice", sid=dead.id, exp=1)),
         ADMIN,
         {"Authorization": "Basic YTpi"},
     ):
@@ -179,6 +180,14 @@ def test_whatever_is_not_active_is_signed_out_alike(api: Api):
         assert answer.headers["Clear-Site-Data"] == CLEAR_SITE_DATA
     assert [fact for fact in api.log()[len(before) :] if fact[0] != "SessionTouched"] == []
     assert api.is_active(alice.bearer)
+
+
+def test_an_access_token_that_has_expired_still_names_the_session_to_end(api: Api):
+    alice = api.sign_in()
+    expired = bearer(access_token(sub="alice", sid=alice.id, exp=1))
+    assert api.get("/api/auth/session", expired).status_code == 401
+    assert api.post("/api/auth/signout", expired).status_code == 204
+    assert not api.is_active(alice.bearer)
 
 
 @pytest.mark.parametrize("way", ["cookie", "token", "access token"])

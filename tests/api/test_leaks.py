@@ -169,4 +169,4 @@ def test_a_hostile_request_is_one_line_of_the_log(api: Api, log: io.StringIO):
     api.get("/%0d%0a%1b[31m%E2%80%A8fake", sent)
     [line] = log.getvalue().splitlines()[before:]
     assert line.isascii() and line.isprintable()
-    assert json.loads(line)["client"] == "192.0.2.7"
+    assert json.loads(line)["client"] == "192.0.2.0/24"

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import event, text
 
 from tests.api.client import ADMIN, Api, Headers, bearer, told, until
+from tests.api.conftest import OpenApi
 from tests.postgres import PostgresCluster
 
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # a file does not go away
@@ -110,3 +112,39 @@ def test_a_store_that_has_lost_a_table_refuses_what_needs_it_and_goes_on(api: Ap
     with keys.transaction() as connection:
         connection.execute(text("ALTER TABLE elsewhere RENAME TO user_keys"))
     assert api.begin({"user_id": "alice"}).status_code == 201
+
+
+def test_a_lock_that_somebody_holds_is_a_503_and_passes(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("store.database.BUSY_TIMEOUT_MS", 200)
+    api = open_api()
+    alice = api.sign_in()
+    with api.service.recorder.appending():
+        assert api.is_active(alice.bearer)
+        answer = api.post("/api/auth/signout", alice.by_cookie)
+        assert told(answer) == (503, "store-unavailable")
+        assert "Set-Cookie" not in answer.headers
+        assert answer.headers["Retry-After"]
+    assert api.post("/api/auth/signout", alice.by_cookie).status_code == 204
+
+
+@ON_POSTGRESQL
+def test_a_server_that_has_stopped_answering_is_a_503(api: Api, postgres_cluster, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("store.reads.PATIENCE_S", 0.3)
+    alice = api.sign_in()
+    with frozen(postgres_cluster):
+        assert api.get("/api/auth/session", alice.bearer).status_code == 503
+    until(lambda: api.is_active(alice.bearer))
+
+
+@contextmanager
+def frozen(cluster: PostgresCluster) -> Iterator[None]:
+    """Every process of the server is stopped, which no connection notices."""
+    postmaster = psutil.Process(cluster._server.get_postmaster_info().process.pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()

@@ -371,11 +371,17 @@ def insert_as_owner(driver: Driver, database: Database, event: StoredEvent) -> N
     owner = Connections(database.owner_url or database.url)
     with owner.transaction() as connection:
         position = driver.head() + 1
-        row = (position, 0, event.originator_version, event.originator_id, event.topic, event.state)
+        row = (
+            position,
+            driver.service.clock.micros(),
+            event.originator_version,
+            event.originator_id,
+            event.topic,
+            event.state,
+        )
         marks = ", ".join(["?" if database.kind == "sqlite" else "%s"] * len(row))
         columns = "position, recorded_at, version, stream, topic, state"
         connection.exec_driver_sql(f"INSERT INTO events ({columns}) VALUES ({marks})", row)
-        connection.exec_driver_sql(f"UPDATE head SET position = {position}")
     owner.close()
 
 

@@ -1,17 +1,20 @@
 import hashlib
 import logging
 import threading
-from uuid import uuid4
+from concurrent.futures import Future
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
 
 from domain.errors import LedgerBusy
 from domain.events import EndReason, SessionCreated, SessionRevoked
-from domain.ledger import Claim
+from domain.ledger import Claim, Recorded
+from domain.policies import EndSessionsOnTimeout
 from domain.session import Limits
 from domain.user import EXPIRY, SignIn
 from projections import sweeper as sweeping
+from projections.sweeper import Sweeper
 from store.clock import to_micros
 from store.schema import idempotency
 from tests.clock import NOON, ManualClock
@@ -187,3 +190,30 @@ def test_who_does_not_lead_does_not_sweep(open_service: OpenService, drive: Driv
     other.service.start()
     until(lambda: len(swept) > 10)
     assert other not in swept
+
+
+class RefusesOne(EndSessionsOnTimeout):
+    """A rule whose command about one user cannot be recorded."""
+
+    refused: UUID
+
+    def end(self, streams: list[UUID], correlation_id: UUID) -> "dict[UUID, Future[Recorded[int]]]":
+        ending = super().end([stream for stream in streams if stream != self.refused], correlation_id)
+        failing: Future[Recorded[int]] = Future()
+        failing.set_exception(RuntimeError("no"))
+        return {stream: ending.get(stream, failing) for stream in streams}
+
+
+def test_a_user_who_cannot_be_swept_holds_up_nobody_else(
+    driver: Driver, clock: ManualClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sweeping, "PAGE", 1)
+    for user_id in ("alice", "bob", "carol"):
+        driver.sign_in(user_id)
+    clock.advance(DAY)
+    rule = RefusesOne(driver.ledger)
+    rule.refused = sorted(driver.stream(user_id) for user_id in ("alice", "bob", "carol"))[0]
+    service = driver.service
+    assert Sweeper(service.database, rule, service.follower, clock, uuid4).sweep() == 2
+    [error] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert error.fields["stream"] == rule.refused

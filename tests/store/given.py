@@ -77,10 +77,10 @@ def refusal(future: "Future[Any]") -> BaseException | None:
 
 
 @contextmanager
-def one_batch(service: Service) -> Iterator[None]:
-    """What is submitted within the block is taken by the writer as one batch."""
+def one_batch(service: Service, after: str = "") -> Iterator[None]:
+    """What is submitted within the block is taken by the writer as one batch, after a command about somebody."""
     with service.recorder.appending():
-        occupied = service.ledger.enrol_user(f"somebody {uuid4()}", request())
+        occupied = service.ledger.enrol_user(after or f"somebody {uuid4()}", request())
         until(occupied.running)
         yield
     result(occupied)

@@ -130,6 +130,12 @@ def test_no_plaintext_reaches_the_bytes(user_id: str, keys: KeyStore, mapper: Se
     assert f"canary {user_id}".encode() not in state
 
 
+def test_a_fact_that_lacks_something_is_not_read(mapper: SealingMapper):
+    stored = mapper.to_stored_event(enrolled())
+    with pytest.raises(MapperDeserialisationError, match="UserEnrolled"):
+        mapper.to_domain_event(replace(stored, state=b"{}"))
+
+
 def test_sealing_twice_never_gives_the_same_bytes(mapper: SealingMapper):
     fact = enrolled()
     assert mapper.to_stored_event(fact).state != mapper.to_stored_event(fact).state
