@@ -196,8 +196,8 @@ class Follower:
             logger.warning("a policy failed, trying again", extra={"fields": details})
             return
         first = batch[0].id if batch else place.position + 1
-        place.parked = f"{error!r} in the batch that begins at position {first}"
         logger.error("a policy is parked: it answers nothing until a restart", extra={"fields": details})
+        place.parked = f"{error!r} in the batch that begins at position {first}"
 
     def _save(self, place: Place) -> None:
         """Move the tracking row on, if it still says what this leader left there."""
