@@ -24,8 +24,8 @@ from store.database import Database
 from store.deciding import Decider
 from store.keys import KeyStore
 from store.reads import Reads
-from store.recorder import Factory
-from store.schema import create_log, create_working, head, owns_log
+from store.recorder import Factory, last_recorded_at
+from store.schema import create_log, create_working, owns_log
 from store.sealing import SealingMapper
 from store.snapshots import Snapshotter
 from store.writer import BatchWriter
@@ -59,7 +59,7 @@ class Service:
         self.keys = KeyStore(self.keys_database, stores.master_key_file)
         self.keys.bind(self.database)
         self.mapper = SealingMapper(self.keys)
-        self.clock = clock or Clock(not_before=_last_recorded_at(self.database))
+        self.clock = clock or Clock(not_before=last_recorded_at(self.database))
         self.factory = Factory(database=self.database, clock=self.clock, mapper=self.mapper)
         self.ledger = SessionLedger(self.factory, self.keys.pseudonym, limits)
         self.recorder = self.factory.application_recorder()
@@ -118,12 +118,6 @@ def _check_ownership(connection: Connection, owner_url: str | None) -> None:
         if owner_url:
             raise StoreUnavailable("The service's own role owns the table events; let the owner role own it.")
         logger.warning("the service's role owns the log and could drop its triggers; see DATABASE_OWNER_URL")
-
-
-def _last_recorded_at(database: Database) -> int:
-
-    with database.reading() as connection:
-        return int(connection.execute(head.select()).one().recorded_at)
 
 
 async def durable(future: "Future[Recorded[T]]") -> Recorded[T]:

@@ -152,11 +152,6 @@ class EventRecorder(ProcessRecorder):
         with library_errors(), self.database.reading() as connection:
             return connection.execute(select(head.c.position)).scalar_one() or None
 
-    def last_recorded_at(self) -> int:
-        """Microseconds; 0 for an empty log."""
-        with library_errors(), self.database.reading() as connection:
-            return int(connection.execute(select(head.c.recorded_at)).scalar_one())
-
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[Any]:
         return LogSubscription(self, gt=gt, topics=topics)
 
@@ -294,6 +289,12 @@ def _prepared(url: str) -> Database:
         create_log(connection)
         create_working(connection)
     return database
+
+
+def last_recorded_at(database: Database) -> int:
+    """The time of the last event, in microseconds; 0 for an empty log."""
+    with library_errors(), database.reading() as connection:
+        return int(connection.execute(select(head.c.recorded_at)).scalar_one())
 
 
 def track(connection: Connection, mark: Tracking) -> None:

@@ -1,6 +1,7 @@
 """What a person can set, call, run or find in the log is named in the README."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,11 @@ def routes(directory: Path) -> list[str]:
     )
     paths = create_app(settings).openapi()["paths"]
     return [f"{method.upper()} {path}" for path, operations in paths.items() for method in operations]
+
+
+def test_each_path_that_is_told_exists(readme: str):
+    told = set(
+        re.findall(r"\b(?:(?:api|domain|store|projections|tests|docs)/[a-z_/]+\.(?:py|md)|scripts/[a-z_.]+)", readme)
+    )
+    assert len(told) > 30
+    assert [path for path in sorted(told) if not (ROOT / path).exists()] == []

@@ -11,7 +11,7 @@ from eventsourcing.persistence import IntegrityError, Tracking
 from sqlalchemy import text
 
 from store.clock import to_micros
-from store.recorder import EventRecorder, Factory
+from store.recorder import EventRecorder, Factory, last_recorded_at
 from store.schema import events
 from tests.clock import NOON, ManualClock
 from tests.postgres import Database as Place
@@ -21,7 +21,7 @@ WRITERS = 8
 APPENDS = 25
 APPEND_FROM_ANOTHER_PROCESS = """
 import sys
-from store.recorder import Factory
+from store.recorder import Factory, last_recorded_at
 from tests.store.test_recorder import append
 
 factory = Factory({"DATABASE_URL": sys.argv[1]})
@@ -158,7 +158,7 @@ def test_the_time_of_recording_is_the_clocks(recorder: EventRecorder, clock: Man
     recorder.insert_events([stored(uuid4()), stored(uuid4())])
     noon, later = to_micros(NOON), to_micros(NOON + timedelta(seconds=1.5))
     assert times(recorder) == [noon, later, later]
-    assert recorder.last_recorded_at() == later
+    assert last_recorded_at(recorder.database) == later
 
 
 def test_the_time_of_recording_never_decreases_though_the_clock_goes_back(recorder: EventRecorder, clock: ManualClock):
@@ -166,7 +166,7 @@ def test_the_time_of_recording_never_decreases_though_the_clock_goes_back(record
         clock.advance(step)
         recorder.insert_events([stored(uuid4())])
     assert all(earlier <= later for earlier, later in pairwise(times(recorder)))
-    assert recorder.last_recorded_at() == times(recorder)[-1] == max(times(recorder))
+    assert last_recorded_at(recorder.database) == times(recorder)[-1] == max(times(recorder))
 
 
 def times(recorder: EventRecorder) -> list[int]:
