@@ -9,7 +9,7 @@ from domain.events import ClientDetails
 from projections.grouping import GroupedLookup
 from projections.sessions import SessionView
 from store.keys import KeyStore, stream_keys_query
-from store.reads import Reads
+from store.reads import Reads, padded
 from store.sealing import unseal_client
 
 NOTHING = ClientDetails(None, None)
@@ -48,9 +48,8 @@ class Presenter:
         return key
 
     async def _read(self, streams: list[UUID]) -> dict[UUID, bytes]:
-        size = 1 << (len(streams) - 1).bit_length()
-        padded = {f"s{i}": streams[min(i, len(streams) - 1)] for i in range(size)}
-        return self._keys.unwrap(await self._reads.rows(stream_keys_query(size), **padded))
+        wanted = padded("s", streams)
+        return self._keys.unwrap(await self._reads.rows(stream_keys_query(len(wanted)), **wanted))
 
 
 def _client(view: SessionView, key: bytes | None) -> ClientDetails:

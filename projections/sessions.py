@@ -48,7 +48,7 @@ from domain.session import End, Timeouts, deadline
 from domain.user import DISABLED, EXPIRY
 from projections.grouping import GroupedLookup
 from store.clock import Clock, from_micros, to_micros
-from store.reads import Query, Reads
+from store.reads import Query, Reads, padded
 from store.recorder import Entry
 from store.schema import Id, Micros, identities
 
@@ -284,9 +284,8 @@ class SessionQueries:
         return [judge(row, now) for row in rows]
 
     async def _by_tokens(self, hashes: list[bytes]) -> dict[bytes, tuple[Any, ...]]:
-        size = 1 << (len(hashes) - 1).bit_length()  # few sizes, so few statements to prepare
-        padded = {f"h{i}": hashes[min(i, len(hashes) - 1)] for i in range(size)}
-        rows = await self._reads.rows(_by_token_query(size), **padded)
+        wanted = padded("h", hashes)
+        rows = await self._reads.rows(_by_token_query(len(wanted)), **wanted)
         return {row[-1]: row[:-1] for row in rows}
 
     def _judged(self, row: tuple[Any, ...] | None) -> SessionView | None:

@@ -5,7 +5,8 @@ A read sees what was committed when it began, so one that starts after a commit 
 
 import asyncio
 import sqlite3
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -20,6 +21,7 @@ POOL_SIZE = 8
 PATIENCE_S = 8.0
 
 Rows = list[tuple[Any, ...]]
+T = TypeVar("T")
 
 
 class Query:
@@ -83,6 +85,12 @@ class Reads:
             return await _fetch_from(self._pool, sql, values)
         except psycopg.OperationalError as error:
             raise StoreUnavailable("The store does not answer.") from error
+
+
+def padded(name: str, values: Sequence[T]) -> dict[str, T]:
+    """`name0`, `name1`, …: the values, the last one repeated up to a power of two: few sizes, few statements."""
+    size = 1 << (len(values) - 1).bit_length()
+    return {f"{name}{i}": values[min(i, len(values) - 1)] for i in range(size)}
 
 
 async def _fetch_from(pool: AsyncConnectionPool[Any], sql: str, values: dict[str, Any]) -> Rows:

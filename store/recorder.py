@@ -81,7 +81,21 @@ class Append:
         return self.connection.execute(select(events.c.state).where(at)).scalar() == event.state
 
 
-class EventRecorder(ProcessRecorder):
+class PositionRecorder(TrackingRecorder):
+    """The positions of those who follow a log, in the `tracking` table."""
+
+    database: Database
+
+    def insert_tracking(self, tracking: Tracking) -> None:
+        with library_errors(), self.database.transaction() as connection:
+            track(connection, tracking)
+
+    def max_tracking_id(self, application_name: str) -> int | None:
+        with library_errors(), self.database.reading() as connection:
+            return tracked(connection, application_name)
+
+
+class EventRecorder(PositionRecorder, ProcessRecorder):
     """The log, and the positions of those who follow it."""
 
     def __init__(self, database: Database, wakeup: Wakeup, clock: Clock) -> None:
@@ -155,14 +169,6 @@ class EventRecorder(ProcessRecorder):
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[Any]:
         return LogSubscription(self, gt=gt, topics=topics)
 
-    def insert_tracking(self, tracking: Tracking) -> None:
-        with library_errors(), self.database.transaction() as connection:
-            track(connection, tracking)
-
-    def max_tracking_id(self, application_name: str) -> int | None:
-        with library_errors(), self.database.reading() as connection:
-            return tracked(connection, application_name)
-
 
 class LogSubscription(ListenNotifySubscription[EventRecorder]):
     """The library's subscription, woken by our wake-up instead of the library's NOTIFY."""
@@ -215,21 +221,13 @@ class SnapshotRecorder(AggregateRecorder):
             return [StoredEvent(*row) for row in connection.execute(query)]
 
 
-class ViewRecorder(TrackingRecorder):
+class ViewRecorder(PositionRecorder):
     """Base of a library view: rows and tracking in one transaction, by `track` within `database.transaction()`."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         with database.transaction() as connection:
             create_working(connection)
-
-    def insert_tracking(self, tracking: Tracking) -> None:
-        with library_errors(), self.database.transaction() as connection:
-            track(connection, tracking)
-
-    def max_tracking_id(self, application_name: str) -> int | None:
-        with library_errors(), self.database.reading() as connection:
-            return tracked(connection, application_name)
 
 
 class Factory(InfrastructureFactory[ViewRecorder]):

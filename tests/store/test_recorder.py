@@ -21,7 +21,7 @@ WRITERS = 8
 APPENDS = 25
 APPEND_FROM_ANOTHER_PROCESS = """
 import sys
-from store.recorder import Factory, last_recorded_at
+from store.recorder import Factory
 from tests.store.test_recorder import append
 
 factory = Factory({"DATABASE_URL": sys.argv[1]})
