@@ -145,7 +145,7 @@ def _route(scope: Scope) -> str:
     """
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     template: str | None = getattr(route, "path", None)
-    return quote(template) if template else "null"
+    return quote(template.replace(":path}", "}")) if template else "null"
 
 
 @lru_cache(maxsize=4096)
