@@ -24,6 +24,8 @@ class _Answer(BaseModel):
 def _printable(text: str) -> str:
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
         raise ValueError("control characters are not allowed")
+    if "\ufffd" in text:  # what a path that is not UTF-8 was decoded to: two such ids would be one user
+        raise ValueError("not valid UTF-8")
     return text
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from api.body import StrictRoute
 from api.cookies import SessionCookie
 from api.credentials import Authorized, Needs, User, new_token
 from api.devices import clean_user_agent, device_label
-from api.errors import problem_responses
+from api.errors import Problem, problem_responses
 from api.listing import SessionListing
 from api.openapi import BEARER, SESSION, USER_PROBLEMS
 from api.schemas import (
@@ -35,6 +36,8 @@ from domain.session import Session
 from domain.user import SignIn
 from projections.sessions import SessionQueries, SessionView
 from store.api_keys import Scope, digest
+
+LEEWAY = timedelta(seconds=60)  # between the clocks of two hosts (T-18)
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"], route_class=StrictRoute)
 
@@ -82,6 +85,9 @@ async def create_session(
     The answer has the token, shown this once, and the cookie line for the person's browser.
     """
     state = http.app.state
+    if body.auth_time and body.auth_time > state.service.clock.now() + LEEWAY:
+        fault = {"pointer": "/auth_time", "detail": "lies in the future"}
+        raise Problem("invalid-request", "/auth_time: lies in the future", errors=[fault])
     starting = _Starting(body, await _replaced(state.service.sessions, body), state.cookie, state.keep_client_details)
     command = await by.command()
     claim = idempotency_key and _claim(state.claim_key, idempotency_key, command.actor, body, starting)

@@ -218,3 +218,7 @@ def test_an_administrator_disables_himself_and_is_out(api: Api):
     by_token = bearer(root.access_token(scope="users:admin", exp=NOON.timestamp() + 60))
     assert api.post("/api/users/root/disable", by_token).status_code == 200
     assert told(api.post("/api/users/root/enable", by_token)) == (401, "invalid-credential")
+
+
+def test_an_id_that_is_not_utf8_is_refused(api: Api):
+    assert told(api.post("/api/users/%ff%fe/disable", ADMIN)) == (422, "invalid-request")
