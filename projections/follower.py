@@ -19,6 +19,7 @@ from domain.errors import LedgerBusy, StoreUnavailable
 from domain.policies import Policy
 from projections.leadership import Leadership, leadership
 from store.clock import Clock
+from store.failpoints import Failpoint, reach
 from store.recorder import EventRecorder, tracked
 from store.schema import events, tracking
 
@@ -204,6 +205,7 @@ class Follower:
         place.saved_at = time.monotonic()
         if place.position == place.saved:
             return
+        reach(Failpoint.BEFORE_TRACKING)
         mine = (tracking.c.name == place.policy.name) & (tracking.c.position == place.saved)
         with self._recorder.database.transaction() as connection:
             if connection.execute(update(tracking).where(mine).values(position=place.position)).rowcount != 1:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from domain.errors import StoreUnavailable
 from store.database import Database, store_errors
+from store.failpoints import Failpoint, reach
 from store.reads import Query
 from store.schema import Id, bindings, head, one_creator_at_a_time
 from store.sealing import SealBroken, seal, unseal
@@ -123,6 +124,7 @@ class KeyStore:
         rows = [{"stream": s, "wrapped": seal(self._master, os.urandom(KEY_BYTES), s.bytes)} for s in streams]
         with store_errors(), self.database.transaction() as connection:
             connection.execute(self._insert_if_absent(user_keys), rows)
+        reach(Failpoint.AFTER_KEY_COMMIT)
 
     def _insert_if_absent(self, table: Table) -> Insert:
         insert_into = insert_sqlite if self.database.is_sqlite else insert_postgresql

@@ -25,6 +25,7 @@ from domain.ledger import Command, Recorded
 from domain.user import User
 from store.clock import Clock
 from store.deciding import Decider, KeptAnswers, Pending, UserWork, by_user
+from store.failpoints import Failpoint, reach
 from store.idempotency import find_kept, forget_ended, keep
 from store.recorder import Append, Entry, EventRecorder, track, tracked
 from store.schema import events, identities
@@ -146,6 +147,7 @@ class BatchWriter:
                 logger.exception("a command cannot be recorded")
                 _refuse(batch, error)
         else:
+            reach(Failpoint.BEFORE_REPLY)
             for work in works:
                 self._remember(work)
                 _answer(work, position)
@@ -178,6 +180,7 @@ class BatchWriter:
             self._decider.decide(work, self._cached(work.stream), kept)
         self._decider.prepare(works)
         with self._appending(works) as append:
+            reach(Failpoint.AFTER_LOCK)
             again = [work for work in works if self._decider.is_late(work)]
             if append.position != self._head:
                 self._users.clear()  # whoever has written may have moved any of them
@@ -186,6 +189,7 @@ class BatchWriter:
                 again += [w for w in self._moved(append, works, kept.keys() - known.keys()) if w not in again]
             self._decide_again(again, kept)
             self._append(append, works)
+        reach(Failpoint.AFTER_COMMIT)
         self._head = append.position
         return works
 
@@ -196,6 +200,7 @@ class BatchWriter:
         try:
             with self._recorder.appending() as append:
                 yield append
+                reach(Failpoint.BEFORE_COMMIT)
                 committing = any(work.stored for work in works)
         except DBAPIError as error:
             if committing:
@@ -262,6 +267,7 @@ class BatchWriter:
             return
         connection = append.connection
         positions = append.insert(stored, self._clock.micros())
+        reach(Failpoint.AFTER_INSERT)
         facts = [fact for work in works for fact in work.sealed]
         if enrolled := [row for work in works for row in work.identities]:
             connection.execute(insert(identities), enrolled)
