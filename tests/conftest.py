@@ -7,7 +7,7 @@ from api.ids import new_uuid7
 from api.service import Service, Stores
 from domain.session import Limits
 from tests.clock import ManualClock
-from tests.postgres import Database, PostgresCluster, Schema
+from tests.postgres import Database, PostgresCluster, Schema, sqlite_database
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +29,11 @@ def postgres_schema(postgres_cluster: PostgresCluster) -> Iterator[Schema]:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """Runs the test once on SQLite files, once on PostgreSQL: an empty place for the log, another one for the keys."""
     if request.param == "sqlite":
-        yield Database("sqlite", f"sqlite:///{tmp_path}/ledger.db", None, f"sqlite:///{tmp_path}/keys.db")
+        yield sqlite_database(tmp_path)
         return
     cluster: PostgresCluster = request.getfixturevalue("postgres_cluster")
-    with cluster.fresh_schema() as log, cluster.fresh_schema() as keys:
-        yield Database("postgresql", log.app_url, log.owner_url, keys.app_url)
+    with cluster.fresh_database() as database:
+        yield database
 
 
 @pytest.fixture

@@ -57,6 +57,10 @@ class Database:
     keys_url: str
 
 
+def sqlite_database(directory: Path) -> Database:
+    return Database("sqlite", f"sqlite:///{directory}/ledger.db", None, f"sqlite:///{directory}/keys.db")
+
+
 class PostgresCluster:
     """A server that tests may stop and start again, with the roles `ledger_owner` and `ledger_app`."""
 
@@ -124,6 +128,11 @@ class PostgresCluster:
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename LIKE 'ledger\\_%'",
                 sql.SQL("DROP SCHEMA {} CASCADE").format(schema),
             )
+
+    @contextmanager
+    def fresh_database(self) -> Iterator[Database]:
+        with self.fresh_schema() as log, self.fresh_schema() as keys:
+            yield Database("postgresql", log.app_url, log.owner_url, keys.app_url)
 
     @property
     def _socket_directory(self) -> str:

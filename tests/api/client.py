@@ -6,11 +6,11 @@ import asyncio
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -24,12 +24,14 @@ from api.service import Service
 from api.settings import Settings
 from store.api_keys import ApiKey, Scope, create_key
 from tests.clock import NOON, ManualClock
+from tests.postgres import Database
 
 ORIGIN = "https://ledger.example"
 BOOTSTRAP_KEY = "the-first-key-of-the-tests-with-every-scope"
 ISSUER, AUDIENCE = "https://id.example", ORIGIN
 SIGNING_KEY = ECKey.generate_key("P-256", {"kid": "ec"})
 
+T = TypeVar("T")
 Headers = dict[str, str]
 Call = tuple[str, str]
 
@@ -54,6 +56,21 @@ def access_token(**claims: Any) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return jwt.encode(header, whole, SIGNING_KEY, default_type=None)
+
+
+def settings_of(database: Database, directory: Path, **settings: Any) -> Settings:
+    """Settings for an application on this database, with its other files in `directory`."""
+    standing = {
+        "database_url": database.url,
+        "database_owner_url": database.owner_url,
+        "keys_database_url": database.keys_url,
+        "master_key_file": directory / "master.key",
+        "bootstrap_api_key": BOOTSTRAP_KEY,
+        "jwt_issuer": ISSUER,
+        "jwt_audience": AUDIENCE,
+        "jwt_jwks": str(write_jwks(directory / "jwks.json")),
+    }
+    return Settings(**{**standing, **settings})
 
 
 def write_jwks(path: Path) -> Path:
@@ -109,6 +126,10 @@ class Api:
 
     def delete(self, path: str, headers: Any = None, **more: Any) -> httpx.Response:
         return self.request("DELETE", path, headers, **more)
+
+    def ask(self, question: Callable[..., Awaitable[T]], *about: Any) -> T:
+        """The answer of a coroutine function, on the application's own loop."""
+        return self._portal.call(question, *about)
 
     def at_once(self, calls: Iterable[tuple[str, str, Headers]]) -> list[httpx.Response]:
         """All of these requests together; their answers in the same order."""

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.settings import Settings
-from tests.api.client import AUDIENCE, BOOTSTRAP_KEY, ISSUER, Api, running, write_jwks
+from tests.api.client import Api, running, settings_of
 from tests.clock import ManualClock
 from tests.postgres import Database
 
@@ -19,17 +18,7 @@ def open_api(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator
     with ExitStack() as stack:
 
         def open_one(peer: str = "192.0.2.7", **settings: Any) -> Api:
-            standing = {
-                "database_url": database.url,
-                "database_owner_url": database.owner_url,
-                "keys_database_url": database.keys_url,
-                "master_key_file": tmp_path / "master.key",
-                "bootstrap_api_key": BOOTSTRAP_KEY,
-                "jwt_issuer": ISSUER,
-                "jwt_audience": AUDIENCE,
-                "jwt_jwks": str(write_jwks(tmp_path / "jwks.json")),
-            }
-            return stack.enter_context(running(Settings(**{**standing, **settings}), clock, peer))
+            return stack.enter_context(running(settings_of(database, tmp_path, **settings), clock, peer))
 
         yield open_one
 

@@ -6,11 +6,13 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 from api.ids import new_uuid7
 from api.service import Service, Stores
+from domain.errors import LedgerError
 from domain.session import Limits
 from tests.clock import ManualClock
 from tests.postgres import Database
@@ -34,8 +36,15 @@ class OtherProcess:
 
     def ask(self, *words: object) -> str:
         """Its answer to one line."""
-        assert self.process.stdin and self.process.stdout
+        self.tell(*words)
+        return self.answer()
+
+    def tell(self, *words: object) -> None:
+        assert self.process.stdin
         print(*words, file=self.process.stdin, flush=True)
+
+    def answer(self) -> str:
+        assert self.process.stdout
         answer = self.process.stdout.readline().strip()
         assert answer, "the other process is gone"
         return answer
@@ -65,6 +74,24 @@ def disable(driver: Driver, user_id: str) -> str:
     return str(driver.disable(user_id))
 
 
+def accepted(driver: Driver, user_id: str) -> str:
+    """How many of the user's sessions are let in, whoever is asked for them."""
+    listed = driver.active(user_id)
+    known = [view.session_id for view in driver.history(user_id)]
+    return str(len({*listed, *filter(driver.is_accepted, known)}))
+
+
+def at(driver: Driver, moment: str, name: str, *words: str) -> str:
+    """The answer to a command that is begun at this moment of the clock that all processes share; or its refusal."""
+    while (begun := time.monotonic()) < float(moment):
+        pass
+    try:
+        answer = COMMANDS[name](driver, *words)
+    except LedgerError as error:
+        answer = type(error).__name__
+    return f"{answer} {begun} {time.monotonic()}"
+
+
 def append(driver: Driver, count: str) -> str:
     """As many sign-ins, one append each; when each was acknowledged, by the clock that all processes share."""
     acknowledged = []
@@ -75,13 +102,17 @@ def append(driver: Driver, count: str) -> str:
     return " ".join(acknowledged)
 
 
+COMMANDS: dict[str, Callable[..., str]] = {
+    command.__name__: command for command in (lead, sign_in, revoke, disable, append, accepted, at)
+}
+
+
 def main(url: str, keys_url: str, master_key_file: str, owner_url: str) -> None:
     stores = Stores(url, keys_url, Path(master_key_file), owner_url or None)
     driver = Driver(Service(stores, Limits(), new_uuid7, ManualClock()))
-    commands = {command.__name__: command for command in (lead, sign_in, revoke, disable, append)}
     for line in sys.stdin:
         name, *words = line.split()
-        print(commands[name](driver, *words), flush=True)
+        print(COMMANDS[name](driver, *words), flush=True)
     driver.close()
     driver.service.close()
 
