@@ -67,15 +67,15 @@ def test_while_the_follower_is_stopped_enabling_revives_nothing_and_later_each_e
     follower = open_api().service.follower
     until(lambda: follower.is_leading and follower.progress()[0].lag_events == 0)
     present(watch)
+    assert history.contradictions() == []
+    assert history.never_let_in() == set()
+    assert len(history.after_the_end()) > 4 * 3 * len(old)
+    assert api.ids(new.bearer) == [new.id]
     ends, [disable] = told_of(api, SessionRevoked), told_of(api, UserDisabled)
     assert sorted(str(end.session_id) for end in ends) == sorted(session.id for session in old)
     assert {(e.reason, e.actor, e.ended_at, e.causation_id) for e in ends} == {
         (EndReason.USER_DISABLED, DISABLED, disabled_at, disable.event_id)
     }
-    assert api.ids(new.bearer) == [new.id]
-    assert history.contradictions() == []
-    assert history.never_let_in() == set()
-    assert len(history.after_the_end()) > 4 * 3 * len(old)
 
 
 def present(watch: Watch, *more: SignedIn) -> None:

@@ -1,6 +1,6 @@
 """VER-01: random commands with a moving clock against `tests/proof/model.py`; all that can be seen agrees at each step.
 
-A run prints its seed: PROOF_SEED repeats it, PROOF_STEPS makes it longer (10 000 steps for a night).
+It prints its seed. PROOF_SEED repeats a run, PROOF_STEPS makes it longer (at least so many; 10 000 for a night).
 """
 
 import os
@@ -19,7 +19,7 @@ from tests.postgres import Database, sqlite_database
 from tests.proof.machine import LedgerMachine
 
 SEED = int(os.environ.get("PROOF_SEED") or random.getrandbits(32))
-STEPS = int(os.environ.get("PROOF_STEPS", 300))
+STEPS = int(os.environ.get("PROOF_STEPS", 200))
 SETTINGS = settings(
     max_examples=12,
     stateful_step_count=30,
