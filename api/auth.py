@@ -10,7 +10,7 @@ from api.body import StrictRoute, accepts_form
 from api.credentials import User, refuse_cross_site
 from api.errors import Problem, problem_responses
 from api.openapi import SESSION, USER_PROBLEMS
-from api.schemas import CurrentSession
+from api.schemas import CurrentSession, SessionOut
 from api.service import durable
 from domain.ledger import Request
 
@@ -26,7 +26,7 @@ async def check_session(http: HttpRequest, user: User) -> CurrentSession:
     state = http.app.state
     session = await state.presenter.one(user.session, user.session.session_id)
     return CurrentSession.model_construct(
-        session=session,
+        session=SessionOut.model_construct(**session),
         user_id=user.session.user_id,
         touch_precision_seconds=state.service.ledger.limits.touch_interval_of(user.session.timeouts),
     )
@@ -70,9 +70,9 @@ async def sign_out(http: HttpRequest) -> Response:
 async def _end_session(http: HttpRequest) -> None:
     state = http.app.state
     if "authorization" not in http.headers:
-        refuse_cross_site(http)  # also without a cookie: `SameSite` held it back, and the answer would clear it
+        refuse_cross_site(http.scope)  # also without a cookie: `SameSite` held it back, and the answer would clear it
     try:
-        caller = await state.credentials.caller(http, signing_out=True)
+        caller = await state.credentials.caller(http.scope, signing_out=True)
     except Problem as problem:
         if problem.kind in ("unauthenticated", "invalid-credential"):
             return

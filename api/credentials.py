@@ -6,27 +6,29 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
 from fastapi import Depends
+from starlette.datastructures import Headers, State
 from starlette.requests import Request as HttpRequest
+from starlette.types import Scope as HttpScope
 
 from api.access_tokens import AccessTokens, Claims, InvalidAccessToken
 from api.errors import Problem
 from api.service import durable
 from domain.ledger import Request, SessionLedger
 from projections.sessions import SessionQueries, SessionView
-from store.api_keys import PREFIX, Scope, digest, find_key
+from store.api_keys import PREFIX, ApiKeys, Scope, digest
 from store.reads import Reads
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 PARTITION = b"\x00"
 _SESSION_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+_BEARER_TOKEN = re.compile(r"[!-~]{1,8192}")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """A credential that is valid now: the session behind it, if any, and what it may do, as `actor`."""
 
     session: SessionView | None
@@ -36,8 +38,7 @@ class Caller:
     by_cookie: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SignedIn:
+class SignedIn(NamedTuple):
     """A user's own request, by his active session."""
 
     session: SessionView
@@ -57,30 +58,32 @@ class Credentials:
         cookie_name: str,
     ) -> None:
         self._sessions = sessions
-        self._reads = reads
+        self._keys = ApiKeys(reads)
         self._tokens = tokens
         self._bootstrap = digest(bootstrap_key) if bootstrap_key else None
         self._cookie_name = cookie_name
 
-    async def caller(self, request: HttpRequest, *, signing_out: bool = False) -> Caller:
+    async def caller(self, scope: HttpScope, *, signing_out: bool = False) -> Caller:
         """Raises 400 for malformed or doubled, 401 for missing or invalid, 403 for cross-site credentials.
 
         To sign out, an access token that has expired still names the session to end.
         """
-        cookie, bearer = self.present(request)
+        cookie, bearer = self.present(scope)
         if cookie:
-            refuse_cross_site(request)
+            refuse_cross_site(scope)
             return await self._by_session_token(cookie, by_cookie=True)
         if bearer:
             return await self._by_bearer(bearer, signing_out)
         raise Problem("unauthenticated", "Send a session cookie or an Authorization header.")
 
-    def present(self, request: HttpRequest) -> tuple[str | None, str | None]:
+    def present(self, scope: HttpScope) -> tuple[str | None, str | None]:
         """The cookie and the bearer token as they were sent; not both (WEB-05), none twice."""
-        cookie = _cookie(request, self._cookie_name)
-        if cookie and "authorization" in request.headers:
+        cookies = [value for name, value in scope["headers"] if name == b"cookie"]
+        authorizations = [value for name, value in scope["headers"] if name == b"authorization"]
+        cookie = _cookie(cookies, self._cookie_name) if cookies else None
+        if cookie and authorizations:
             raise Problem("two-credentials", "Send a cookie or an Authorization header, not both.")
-        return cookie, _bearer(request)
+        return cookie, _bearer(authorizations) if authorizations else None
 
     async def _by_bearer(self, bearer: str, signing_out: bool) -> Caller:
         if self._bootstrap and hmac.compare_digest(digest(bearer), self._bootstrap):
@@ -99,7 +102,7 @@ class Credentials:
         return Caller(session, by_cookie=by_cookie)
 
     async def _by_api_key(self, secret: str) -> Caller:
-        key = await find_key(self._reads, secret)
+        key = await self._keys.find(secret)
         if key is None:
             raise Problem("invalid-credential", "This API key is unknown or revoked.")
         return Caller(None, key.scopes, actor=f"key:{key.key_id}")
@@ -146,57 +149,61 @@ def new_token() -> str:
     return base64.urlsafe_b64encode(PARTITION + os.urandom(31)).decode().rstrip("=")
 
 
-def _cookie(request: HttpRequest, name: str) -> str | None:
+def _cookie(headers: list[bytes], name: str) -> str | None:
     """Our cookie, read strictly: two of them are refused, since nothing says which of them the browser meant."""
-    pairs = (pair.strip().partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";"))
+    pairs = (pair.strip().partition("=") for header in headers for pair in header.decode("latin-1").split(";"))
     values = [value for key, _, value in pairs if key == name]
     if len(values) > 1:
         raise Problem("invalid-credentials-form", f"The cookie {name} was sent twice.")
     return values[0] if values and values[0] else None
 
 
-def _bearer(request: HttpRequest) -> str | None:
-    headers = request.headers.getlist("authorization")
+def _bearer(headers: list[bytes]) -> str:
     if len(headers) > 1:
         raise Problem("two-credentials", "Send one Authorization header.")
-    if not headers:
-        return None
-    scheme, _, token = headers[0].partition(" ")
+    scheme, _, rest = headers[0].decode("latin-1").partition(" ")
     if scheme.lower() != "bearer":
         raise Problem("unauthenticated", "Only Bearer credentials are accepted.")
-    if not re.fullmatch(r"[!-~]{1,8192}", token.strip()):
+    token = rest.strip()
+    if not _BEARER_TOKEN.fullmatch(token):
         raise Problem("invalid-credentials-form", "The Authorization header is malformed.")
-    return token.strip()
+    return token
 
 
-def refuse_cross_site(request: HttpRequest) -> None:
+def refuse_cross_site(scope: HttpScope) -> None:
     """An unsafe method by cookie must come from our own pages; a program that sends neither header may (WEB-04)."""
-    if request.method in SAFE_METHODS:
+    if scope["method"] in SAFE_METHODS:
         return
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    headers = Headers(scope=scope)
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
         own = site in ("same-origin", "none")
     else:
-        host = request.headers.get("host")
+        host = headers.get("host")
         own = origin is None or origin in (f"https://{host}", f"http://{host}")
     if not own:
         raise Problem("cross-site-request", "This request comes from another site.")
 
 
-async def caller(request: HttpRequest) -> Caller:
-    """Whoever calls; a user's request touches his session."""
-    state = request.app.state
-    found: Caller = await state.credentials.caller(request)
+async def resolve(state: State, scope: HttpScope) -> Caller:
+    """Whoever calls; a user's request touches his session. Every route asks here."""
+    found: Caller = await state.credentials.caller(scope)
     if found.session:
-        state.touches.use(found.session, state.service.clock.now(), request.state.request_id)
+        state.touches.use(found.session, state.service.clock.now(), scope["state"]["request_id"])
     return found
 
 
-async def signed_in(request: HttpRequest, caller: Annotated[Caller, Depends(caller)]) -> SignedIn:
-    """A user by his own session; keys and clients are nobody's session."""
+def own_session(caller: Caller) -> SessionView:
+    """The session of a user who calls; keys and clients are nobody's session."""
     if caller.session is None:
         raise Problem("insufficient-scope", "This call needs a signed-in user's session.")
-    return SignedIn(caller.session, caller.by_cookie, Request("self", request.state.request_id))
+    return caller.session
+
+
+async def signed_in(request: HttpRequest) -> SignedIn:
+    """A user by his own session."""
+    caller = await resolve(request.app.state, request.scope)
+    return SignedIn(own_session(caller), caller.by_cookie, Request("self", request.state.request_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +230,8 @@ class Needs:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    async def __call__(self, request: HttpRequest, caller: Annotated[Caller, Depends(caller)]) -> Authorized:
+    async def __call__(self, request: HttpRequest) -> Authorized:
+        caller = await resolve(request.app.state, request.scope)
         if self._scope not in caller.scopes:
             raise Problem("insufficient-scope", f"This call needs the scope {self._scope}.", scope=str(self._scope))
         session_id = caller.session.session_id if caller.session else None

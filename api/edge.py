@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import Problem, problem_of, problem_response
 from api.ids import new_uuid7
-from api.logs import timestamp
+from api.logs import AccessLog, timestamp
 
 MAX_BODY = 16 * 1024
 SECRET_PARAMETERS = frozenset({"access_token", "token", "session"})
@@ -31,7 +31,6 @@ HEADERS = (
 )
 _HEADER_NAMES = frozenset(name for name, _ in HEADERS)
 
-_access = logging.getLogger("ledger.access")
 _errors = logging.getLogger("ledger.errors")
 
 
@@ -46,6 +45,7 @@ class Edge:
     def __init__(self, app: ASGIApp, *, log_client: bool = True) -> None:
         self._app = app
         self._log_client = log_client
+        self._access_log = AccessLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +58,7 @@ class Edge:
         except Exception as error:
             await exchange.fail(error)
         finally:
-            exchange.log(self._log_client)
+            self._access_log.add(exchange.line(self._log_client))
 
 
 class _Exchange:
@@ -123,10 +123,10 @@ class _Exchange:
         elif not self._finished:
             raise error
 
-    def log(self, with_client: bool) -> None:
-        """One JSON object a request, never with its query string (WEB-03), every character escaped (T-08)."""
+    def line(self, with_client: bool) -> str:
+        """For the access log: a JSON object, never with a query string (WEB-03), every character escaped (T-08)."""
         client = self._scope.get("client") if with_client else None
-        _access.info(
+        return (
             f'{{"time":"{timestamp(time())}","logger":"ledger.access","method":{quote(self._scope["method"][:16])},'
             f'"route":{_route(self._scope)},"status":{self._status or "null"},'
             f'"duration_ms":{(perf_counter() - self._started_at) * 1000:.2f},'

@@ -215,7 +215,8 @@ def request_id_of(request: Request) -> UUID | None:
     return request_id
 
 
-async def _answer(request: Request, error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
+    """The problem as a response; what the store refused is told in the log."""
     problem = problem_of(error)
     if isinstance(error, StoreUnavailable):
         fields = {"request_id": str(request_id_of(request)), "error": str(error), "cause": repr(error.__cause__)}
@@ -283,7 +284,7 @@ def _example(kind: str) -> dict[str, Any]:
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem, and describe problems in its OpenAPI document."""
     for kind in (LedgerError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, _answer)
+        app.add_exception_handler(kind, answer_error)
     _describe_problems(app)
 
 

@@ -1,29 +1,35 @@
-"""Time-ordered identifiers (UUIDv7, RFC 9562 §5.7). They sort and correlate; they are never secrets (§8)."""
+"""Identifiers (RFC 9562): time-ordered UUIDv7 for facts and requests, random UUIDv4 for sessions. Never secrets."""
 
-import os
 import threading
 import time
 from uuid import UUID
+
+from store.noise import noise
 
 _TAIL = (1 << 62) - 1
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> UUID:
     """The UUIDv7 of a moment, in milliseconds since 1970, and ten random bytes, of which it uses 74 bits."""
-    noise = int.from_bytes(random_bytes)
-    return _laid_out((now_ms << 12) | (noise >> 68), noise)
+    random_bits = int.from_bytes(random_bytes)
+    return _laid_out((now_ms << 12) | (random_bits >> 68), random_bits)
 
 
 def new_uuid7() -> UUID:
     """A fresh UUIDv7, greater than any that this process made before, even when the wall clock steps back."""
-    noise = int.from_bytes(os.urandom(10))
-    return _laid_out(_ticks.next(time.time_ns() // 1_000_000, noise >> 69), noise)
+    random_bits = int.from_bytes(noise(10))
+    return _laid_out(_ticks.next(time.time_ns() // 1_000_000, random_bits >> 69), random_bits)
 
 
-def _laid_out(tick: int, noise: int) -> UUID:
+def uuid4() -> UUID:
+    """A random id (RFC 9562 §5.4), 122 bits of chance."""
+    return UUID(bytes=noise(16), version=4)
+
+
+def _laid_out(tick: int, random_bits: int) -> UUID:
     """48 bits of time, version, 12 bits that order, variant, 62 random bits."""
     head = (tick >> 12) << 16 | 0x7000 | (tick & 0xFFF)
-    return UUID(int=head << 64 | 1 << 63 | (noise & _TAIL))
+    return UUID(int=head << 64 | 1 << 63 | (random_bits & _TAIL))
 
 
 class _Ticks:

@@ -1,10 +1,13 @@
 """What the process says about itself: one JSON object a line on stderr (OBS-03), whatever anybody sent us (T-08)."""
 
+import asyncio
 import json
 import logging
 import logging.config
 import time
 from functools import lru_cache
+
+_access = logging.getLogger("ledger.access")
 
 # Encodes in printable ASCII: control characters, U+2028, bidi and C1 all come out escaped.
 _encode = json.JSONEncoder(check_circular=False, default=str).encode
@@ -13,7 +16,7 @@ _encode = json.JSONEncoder(check_circular=False, default=str).encode
 class JsonFormatter(logging.Formatter):
     """A record as one line of ASCII JSON; `extra={"fields": {…}}` becomes members of it.
 
-    A record of `ledger.access` is such a line already: `api/edge.py` writes it, because it does so on every request.
+    A record of `ledger.access` is one or more such lines already: `api/edge.py` writes one on every request.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -27,6 +30,22 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return _encode(line)
+
+
+class AccessLog:
+    """Lines of `ledger.access`, told together at the end of each turn of the loop: one write for many requests."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._lines.append(line)
+
+    def _tell(self) -> None:
+        lines, self._lines = self._lines, []
+        _access.info("\n".join(lines))
 
 
 def timestamp(since_1970: float) -> str:

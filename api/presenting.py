@@ -1,13 +1,12 @@
 """How a session is shown: personal data is unsealed here, at the edge, for one answer."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from api.schemas import EndedSessionOut, SessionOut
 from domain.events import ClientDetails
-from projections.grouping import GroupedLookup
 from projections.sessions import SessionView
+from store.grouping import GroupedLookup
 from store.keys import KeyStore, stream_keys_query
 from store.reads import Reads, padded
 from store.sealing import unseal_client
@@ -23,25 +22,21 @@ class Presenter:
         self._reads = key_reads
         self._lookup: GroupedLookup[UUID] = GroupedLookup(self._read)
 
-    async def active(self, views: Iterable[SessionView], current: UUID | None) -> list[SessionOut]:
-        views = list(views)
+    async def one(self, view: SessionView, current: UUID | None) -> dict[str, Any]:
+        """The members of a `SessionOut`."""
+        return _members(view, _client(view, await self._key([view])), current)
+
+    async def active(self, views: Sequence[SessionView], current: UUID | None) -> list[dict[str, Any]]:
+        """The members of each `SessionOut`."""
         key = await self._key(views)
-        return [SessionOut.model_construct(**_members(view, _client(view, key), current)) for view in views]
+        return [_members(view, _client(view, key), current) for view in views]
 
-    async def one(self, view: SessionView, current: UUID | None) -> SessionOut:
-        [shown] = await self.active([view], current)
-        return shown
-
-    async def history(self, views: Iterable[SessionView], current: UUID | None) -> list[EndedSessionOut]:
-        """The same, and how each one ended."""
-        views = list(views)
+    async def history(self, views: Sequence[SessionView], current: UUID | None) -> list[dict[str, Any]]:
+        """The members of each `EndedSessionOut`: the same, and how it ended."""
         key = await self._key(views)
-        return [
-            EndedSessionOut.model_construct(**_members(view, _client(view, key), current), **_end(view))
-            for view in views
-        ]
+        return [_members(view, _client(view, key), current) | _end(view) for view in views]
 
-    async def _key(self, views: list[SessionView]) -> bytes | None:
+    async def _key(self, views: Sequence[SessionView]) -> bytes | None:
         """The key of the one user whose sessions these are."""
         sealed = next((view for view in views if view.client), None)
         key: bytes | None = await self._lookup.get(sealed.stream) if sealed else None

@@ -2,12 +2,24 @@
 
 import ipaddress
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from domain.events import EndReason
+
+
+class Json(Response):
+    """An answer of plain members as pydantic writes them; its route names the model that describes them."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return to_json(content)
+
 
 TOKEN_PATTERN = r"^[A-Za-z0-9_-]{43}$"
 TOKEN_EXAMPLE = "AHk3p0mLr4dV5b8yqWz1nXcTfGhJ2sKe6uQiOaPvRtM"

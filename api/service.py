@@ -64,7 +64,7 @@ class Service:
         self.ledger = SessionLedger(self.factory, self.keys.pseudonym, limits)
         self.recorder = self.factory.application_recorder()
         self.snapshotter = Snapshotter(self.factory.aggregate_recorder("snapshots"), self.mapper)
-        decider = Decider(self.ledger, self.mapper, self.keys, self.clock, new_id)
+        decider = Decider(self.database, self.mapper, self.keys, self.clock, new_id)
         inline = [SessionsProjection()]
         self.writer = BatchWriter(decider, self.recorder, self.mapper, inline, self.snapshotter, self.clock)
         self.ledger.writes_through(self.writer)

@@ -5,7 +5,7 @@ import hmac
 import json
 from datetime import timedelta
 from typing import Annotated
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path
 from starlette.requests import Request as HttpRequest
@@ -16,9 +16,11 @@ from api.cookies import SessionCookie
 from api.credentials import Authorized, Needs, User, new_token
 from api.devices import clean_user_agent, device_label
 from api.errors import Problem, problem_responses
-from api.listing import SessionListing
+from api.ids import uuid4
+from api.listing import Listing, sessions_of
 from api.openapi import BEARER, SESSION, USER_PROBLEMS
 from api.schemas import (
+    Json,
     Message,
     NewSession,
     RevokeAll,
@@ -58,11 +60,11 @@ SessionId = Annotated[
 ]
 
 
-@router.get("", summary="List my sessions", responses=problem_responses(*USER_PROBLEMS, "invalid-cursor"),
-            openapi_extra=SESSION)  # fmt: skip
-async def list_sessions(user: User, listing: SessionListing) -> SessionList:
+@router.get("", summary="List my sessions", response_model=SessionList,
+            responses=problem_responses(*USER_PROBLEMS, "invalid-cursor"), openapi_extra=SESSION)  # fmt: skip
+async def list_sessions(http: HttpRequest, user: User, asked: Listing) -> Json:
     """All active sessions, newest activity first, never paged. `status=ended` or `all` pages the history."""
-    return await listing.of(user.session.stream, user.session.session_id)
+    return await sessions_of(http, asked, user.session.stream, user.session.session_id)
 
 
 @router.post("", status_code=201, summary="Begin a session",

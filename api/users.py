@@ -8,9 +8,9 @@ from starlette.requests import Request as HttpRequest
 from api.body import StrictRoute
 from api.credentials import Authorized, Needs
 from api.errors import problem_responses
-from api.listing import SessionListing
+from api.listing import Listing, sessions_of
 from api.openapi import BEARER, USER_PROBLEMS
-from api.schemas import Message, RevokedSessions, SessionList, UserId, UserState
+from api.schemas import Json, Message, RevokedSessions, SessionList, UserId, UserState
 from api.service import durable
 from api.sessions import SessionId, owned_session
 from domain.events import EndReason
@@ -43,10 +43,11 @@ async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     return UserState(message="User enabled", user_id=user_id, disabled=False)
 
 
-@router.get("/{user_id:path}/sessions", summary="List a user's sessions", **_documented("invalid-cursor"))
-async def list_user_sessions(http: HttpRequest, user_id: Id, by: Admin, listing: SessionListing) -> SessionList:
+@router.get("/{user_id:path}/sessions", summary="List a user's sessions", response_model=SessionList,
+            **_documented("invalid-cursor"))  # fmt: skip
+async def list_user_sessions(http: HttpRequest, user_id: Id, by: Admin, asked: Listing) -> Json:
     """As the user himself sees them; an unknown user has none."""
-    return await listing.of(http.app.state.service.keys.pseudonym(user_id), by.session_id)
+    return await sessions_of(http, asked, http.app.state.service.keys.pseudonym(user_id), by.session_id)
 
 
 @router.delete("/{user_id:path}/sessions", summary="End all sessions of a user", **_documented())

@@ -7,6 +7,7 @@ Every fact carries `timestamp` (when it happened, UTC), `event_id` (UUIDv7), `ac
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from eventsourcing.domain import AggregateCreated, AggregateEvent
@@ -33,8 +34,7 @@ class Sealed:
     ciphertext: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ClientDetails:
+class ClientDetails(NamedTuple):
     """Where a sign-in came from, as the sign-in service told it. Personal data: stored sealed."""
 
     ip_address: str | None

@@ -1,7 +1,8 @@
 """A session inside a user: how long it may live, when it ends, and why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -14,6 +15,10 @@ class Timeouts:
 
     idle: int
     absolute: int
+
+
+shared_timeouts = cache(Timeouts)
+"""One object for the very many sessions that have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +47,21 @@ class End(NamedTuple):
 
 @dataclass(slots=True)
 class Session:
-    """A signed-in session that has not been recorded as ended."""
+    """A signed-in session that has not been recorded as ended. `deadline`: when time alone ends it, and why."""
 
     session_id: UUID
     created_version: int
     created_at: datetime
     last_active_at: datetime
     timeouts: Timeouts
+    deadline: End = field(init=False)
 
-    @property
-    def deadline(self) -> End:
-        """The moment from which time alone ends it."""
-        return deadline(self.created_at, self.last_active_at, self.timeouts)
+    def __post_init__(self) -> None:
+        self.use(self.last_active_at)
+
+    def use(self, at: datetime) -> None:
+        self.last_active_at = at
+        self.deadline = deadline(self.created_at, at, self.timeouts)
 
     def is_live(self, now: datetime) -> bool:
         return now < self.deadline.at

@@ -24,7 +24,7 @@ from domain.events import (
     UserEnabled,
     UserEnrolled,
 )
-from domain.session import Limits, Session, Timeouts
+from domain.session import Limits, Session, shared_timeouts
 
 EXPIRY = "policy:end-sessions-on-timeout"
 DISABLED = "policy:revoke-sessions-on-user-disabled"
@@ -195,7 +195,7 @@ class User(Aggregate):
 
     def settle(self) -> int:
         """Record what time has ended. A disabled user's sessions ended by that, whatever the time."""
-        if self.disabled:
+        if self.disabled or (self.sessions and self._now < min([s.deadline.at for s in self.sessions.values()])):
             return 0
         ending = [s for s in self.sessions.values() if not s.is_live(self._now)]
         for session in ending:
@@ -212,13 +212,13 @@ class User(Aggregate):
     @event(SessionCreated)
     def _begin(self, session_id: UUID, timestamp: datetime, idle_timeout: int, absolute_timeout: int) -> None:
         self.sessions[session_id] = Session(
-            session_id, self.version + 1, timestamp, timestamp, Timeouts(idle_timeout, absolute_timeout)
+            session_id, self.version + 1, timestamp, timestamp, shared_timeouts(idle_timeout, absolute_timeout)
         )
 
     @event(SessionTouched)
     def _use(self, session_id: UUID, timestamp: datetime) -> None:
         if session := self.sessions.get(session_id):
-            session.last_active_at = timestamp
+            session.use(timestamp)
 
     @event(SessionRevoked)
     def _end(self, session_id: UUID) -> None:
@@ -289,6 +289,10 @@ class User(Aggregate):
             user.disabled = Disabled(at_version, when(at), UUID(event_id))
         for session_id, created_version, created_at, last_active_at, idle, absolute in state["sessions"]:
             user.sessions[UUID(session_id)] = Session(
-                UUID(session_id), created_version, when(created_at), when(last_active_at), Timeouts(idle, absolute)
+                UUID(session_id),
+                created_version,
+                when(created_at),
+                when(last_active_at),
+                shared_timeouts(idle, absolute),
             )
         return user

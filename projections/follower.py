@@ -24,7 +24,9 @@ from store.recorder import EventRecorder, tracked
 from store.schema import events, tracking
 
 BATCH_SIZE = 500
+SPAN = 10_000
 IDLE_S = 1.0
+PACE_S = 0.02  # a busy log is looked at so often, however many small commits it takes
 SAVE_S = 1.0
 TRIES = 6
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 5.0
@@ -78,7 +80,7 @@ class Follower:
         self._places = [Place(policy) for policy in policies]
         self._leadership: Leadership = leadership(recorder.database)
         self.is_leading = False
-        self._stopping = False
+        self._stopped = threading.Event()
         self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger-follower", daemon=True)
 
@@ -88,7 +90,7 @@ class Follower:
 
     def close(self) -> None:
         """Finish the batch at hand, save the positions, give the lead up."""
-        self._stopping = True
+        self._stopped.set()
         self._awake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -110,7 +112,7 @@ class Follower:
     # -- the loop
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopped.is_set():
             self._awake.clear()
             try:
                 more = self._lead() and self._step()
@@ -125,6 +127,7 @@ class Follower:
                 more = False
             if not more:
                 self._awake.wait(self._wait_s())
+                self._stopped.wait(PACE_S)
         self._finish()
 
     def _lead(self) -> bool:
@@ -168,20 +171,30 @@ class Follower:
         if place.parked or time.monotonic() < place.not_before:
             return False
         started = time.monotonic()
-        batch = self._recorder.select_notifications(place.position, BATCH_SIZE, inclusive_of_start=False)
-        answered = [n for n in batch if n.topic in place.policy.topics]
+        head, until, answered = self._next(place)
         try:
             self._let_answer(place.policy, answered)
         except Exception as error:
             self._failed(place, answered, error)
             return False
         place.failures = place.faults = 0
-        if batch:
-            place.position = batch[-1].id
-            place.rate = len(batch) / max(time.monotonic() - started, 1e-6)
+        if until > place.position:
+            place.rate = (until - place.position) / max(time.monotonic() - started, 1e-6)
+            place.position = until
         if answered or started - place.saved_at > SAVE_S:
             self._save(place)
-        return len(batch) == BATCH_SIZE
+        return until < head
+
+    def _next(self, place: Place) -> tuple[int, int, Sequence[Notification]]:
+        """The end of the log, how far the next batch goes, and what the policy answers in it; all else only passes."""
+        head = self._recorder.max_notification_id() or 0
+        until = min(head, place.position + SPAN)
+        if until == place.position:
+            return head, until, ()
+        answered = self._recorder.select_notifications(
+            place.position, BATCH_SIZE, until, place.policy.topics, inclusive_of_start=False
+        )
+        return head, answered[-1].id if len(answered) == BATCH_SIZE else until, answered
 
     def _let_answer(self, policy: Policy, batch: Sequence[Notification]) -> None:
         answers: list[Future[Any]] = [policy.handle(self._mapper.to_domain_event(n)) for n in batch]

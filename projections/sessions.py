@@ -5,11 +5,10 @@ every read, by the same rule that the domain decides with; the row alone never s
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -21,21 +20,17 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    Select,
     Table,
     Text,
     and_,
     bindparam,
-    insert,
     literal,
     or_,
     select,
-    update,
 )
 
 from domain.events import (
     EndReason,
-    Fact,
     Sealed,
     SessionCreated,
     SessionRevoked,
@@ -44,10 +39,11 @@ from domain.events import (
     UserEnabled,
     UserEnrolled,
 )
-from domain.session import End, Timeouts, deadline
+from domain.session import End, Timeouts, deadline, shared_timeouts
 from domain.user import DISABLED, EXPIRY
-from projections.grouping import GroupedLookup
+from store.bulk import Bulk, insert_many, update_many
 from store.clock import Clock, from_micros, to_micros
+from store.grouping import GroupedLookup
 from store.reads import Query, Reads, padded
 from store.recorder import Entry
 from store.schema import Id, Micros, identities
@@ -62,6 +58,15 @@ class SessionsProjection:
         self.metadata = MetaData()
         self.sessions = _sessions_table(self.metadata, suffix)
         self.users = _users_table(self.metadata, suffix)
+        s, u = self.sessions.c, self.users.c
+        self._changes = (
+            _Change({UserEnrolled.TOPIC}, insert_many(self.users), _new_user),
+            _Change({SessionCreated.TOPIC}, insert_many(self.sessions), _new_session),
+            _Change({SessionTouched.TOPIC}, update_many(s.session_id, s.last_active_at), _used),
+            _Change({SessionRevoked.TOPIC}, update_many(s.session_id, s.ended_at, s.end_reason, s.ended_by), _ended),
+            _Change({UserDisabled.TOPIC}, update_many(u.stream, u.disabled_version, u.disabled_at), _disabled),
+            _Change({UserDisabled.TOPIC, UserEnabled.TOPIC}, update_many(u.stream, u.enabled), _access),
+        )
 
     def create_tables(self, connection: Connection) -> None:
         self.metadata.create_all(connection)
@@ -69,15 +74,16 @@ class SessionsProjection:
     def apply(self, connection: Connection, entries: Sequence[Entry]) -> None:
         """Change the rows that these facts change, kind by kind: in this order kinds commute within a batch."""
         facts = [entry.fact for entry in entries]
-        of = self.sessions.c
-        by_id = of.session_id == bindparam("key")
-        by_stream = self.users.c.stream == bindparam("key")
-        _run(connection, insert(self.users), _of(facts, UserEnrolled, _new_user))
-        _run(connection, insert(self.sessions), _of(facts, SessionCreated, _new_session))
-        _run(connection, update(self.sessions).where(by_id), _last(_of(facts, SessionTouched, _used)))
-        _run(connection, update(self.sessions).where(by_id), _of(facts, SessionRevoked, _ended))
-        _run(connection, update(self.users).where(by_stream), _last(_of(facts, UserDisabled, _disabled)))
-        _run(connection, update(self.users).where(by_stream), _last(_of(facts, UserDisabled | UserEnabled, _access)))
+        for change in self._changes:
+            change.bulk.run(connection, [change.row(fact) for fact in facts if fact.TOPIC in change.topics])
+
+
+class _Change(NamedTuple):
+    """What facts of these topics do: a row for each, and the statement that takes them."""
+
+    topics: set[str]
+    bulk: Bulk
+    row: Callable[[Any], tuple[Any, ...]]
 
 
 def _sessions_table(metadata: MetaData, suffix: str) -> Table:
@@ -121,67 +127,50 @@ def _users_table(metadata: MetaData, suffix: str) -> Table:
     )
 
 
-def _run(connection: Connection, statement: Any, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(statement, rows)
+def _new_user(fact: UserEnrolled) -> tuple[Any, ...]:
+    return fact.originator_id, True, 0, None
 
 
-def _of(facts: Iterable[Fact], kind: Any, row: Any) -> list[dict[str, Any]]:
-    return [row(fact) for fact in facts if isinstance(fact, kind)]
-
-
-def _last(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({row["key"]: row for row in rows}.values())
-
-
-def _new_user(fact: UserEnrolled) -> dict[str, Any]:
-    return {"stream": fact.originator_id, "enabled": True, "disabled_version": 0, "disabled_at": None}
-
-
-def _new_session(fact: SessionCreated) -> dict[str, Any]:
+def _new_session(fact: SessionCreated) -> tuple[Any, ...]:
+    """In the order of the table's columns; it has not ended."""
     created_at = to_micros(fact.timestamp)
-    return {
-        "session_id": fact.session_id,
-        "stream": fact.originator_id,
-        "token_hash": fact.token_hash,
-        "created_version": fact.originator_version,
-        "created_event": fact.event_id,
-        "created_at": created_at,
-        "last_active_at": created_at,
-        "idle_timeout": fact.idle_timeout,
-        "absolute_timeout": fact.absolute_timeout,
-        "remember_me": fact.remember_me,
-        "idp_name": fact.idp_name,
-        "auth_time": None if fact.auth_time is None else to_micros(fact.auth_time),
-        "amr": json.dumps(fact.amr),
-        "device": fact.device,
-        "client": fact.client.ciphertext if isinstance(fact.client, Sealed) else None,
-    }
+    return (
+        fact.session_id,
+        fact.originator_id,
+        fact.token_hash,
+        fact.originator_version,
+        fact.event_id,
+        created_at,
+        created_at,
+        fact.idle_timeout,
+        fact.absolute_timeout,
+        fact.remember_me,
+        fact.idp_name,
+        None if fact.auth_time is None else to_micros(fact.auth_time),
+        json.dumps(fact.amr),
+        fact.device,
+        fact.client.ciphertext if isinstance(fact.client, Sealed) else None,
+        *(None, None, None),
+    )
 
 
-def _used(fact: SessionTouched) -> dict[str, Any]:
-    return {"key": fact.session_id, "last_active_at": to_micros(fact.timestamp)}
+def _used(fact: SessionTouched) -> tuple[Any, ...]:
+    return to_micros(fact.timestamp), fact.session_id
 
 
-def _ended(fact: SessionRevoked) -> dict[str, Any]:
-    ended_at = to_micros(fact.ended_at)
-    return {"key": fact.session_id, "ended_at": ended_at, "end_reason": fact.reason.value, "ended_by": fact.actor}
+def _ended(fact: SessionRevoked) -> tuple[Any, ...]:
+    return to_micros(fact.ended_at), fact.reason.value, fact.actor, fact.session_id
 
 
-def _disabled(fact: UserDisabled) -> dict[str, Any]:
-    return {
-        "key": fact.originator_id,
-        "disabled_version": fact.originator_version,
-        "disabled_at": to_micros(fact.timestamp),
-    }
+def _disabled(fact: UserDisabled) -> tuple[Any, ...]:
+    return fact.originator_version, to_micros(fact.timestamp), fact.originator_id
 
 
-def _access(fact: UserDisabled | UserEnabled) -> dict[str, Any]:
-    return {"key": fact.originator_id, "enabled": isinstance(fact, UserEnabled)}
+def _access(fact: UserDisabled | UserEnabled) -> tuple[Any, ...]:
+    return isinstance(fact, UserEnabled), fact.originator_id
 
 
-@dataclass(frozen=True, slots=True)
-class SessionView:
+class SessionView(NamedTuple):
     """A session as a reader sees it at one moment. `end` is judged then; None means active."""
 
     session_id: UUID
@@ -217,11 +206,11 @@ _view = select(*_columns).select_from(_joined)
 
 def judge(row: Sequence[Any], now: datetime) -> SessionView:
     """Read a row of `_view` as it stands at `now`: D3's rule, the same that the domain decides with."""
-    session_id, stream, user_id, created_version, created_event, created_us, last_active_us, idle, absolute = row[:9]
-    remember_me, idp_name, auth_time, amr, device, client, ended_at, end_reason, ended_by = row[9:18]
-    enabled, disabled_version, disabled_at = row[18:]
+    (session_id, stream, user_id, created_version, created_event, created_us, last_active_us, idle, absolute,
+     remember_me, idp_name, auth_time, amr, device, client, ended_at, end_reason, ended_by,
+     enabled, disabled_version, disabled_at) = row  # fmt: skip
     created_at, last_active_at = from_micros(created_us), from_micros(last_active_us)
-    timeouts = Timeouts(idle, absolute)
+    timeouts = shared_timeouts(idle, absolute)
     expiry = deadline(created_at, last_active_at, timeouts)
     end: End | None = None
     if ended_at is not None:
@@ -231,46 +220,53 @@ def judge(row: Sequence[Any], now: datetime) -> SessionView:
     elif now >= expiry.at:
         end, ended_by = expiry, EXPIRY
     return SessionView(
-        session_id=session_id,
-        stream=stream,
-        user_id=user_id,
-        created_version=created_version,
-        created_event=created_event,
-        created_at=created_at,
-        last_active_at=last_active_at,
-        timeouts=timeouts,
-        expires_at=expiry.at,
-        remember_me=bool(remember_me),
-        idp_name=idp_name,
-        auth_time=None if auth_time is None else from_micros(auth_time),
-        amr=tuple(json.loads(amr)),
-        device=device,
-        client=client,
-        end=end,
-        ended_by=ended_by,
+        session_id,
+        stream,
+        user_id,
+        created_version,
+        created_event,
+        created_at,
+        last_active_at,
+        timeouts,
+        expiry.at,
+        bool(remember_me),
+        idp_name,
+        None if auth_time is None else from_micros(auth_time),
+        _amr(amr),
+        device,
+        client,
+        end,
+        ended_by,
     )
 
 
+@lru_cache
+def _amr(stored: str) -> tuple[str, ...]:
+    return tuple(json.loads(stored))
+
+
 class SessionQueries:
-    """The questions. Each is answered from what was committed when it was asked."""
+    """The questions, each answered from what was committed when it was asked; those that wait are read together."""
 
     def __init__(self, reads: Reads, clock: Clock) -> None:
         self._reads = reads
         self._clock = clock
-        self._checks = GroupedLookup(self._by_tokens)
+        self._of_token = GroupedLookup(_reading(reads, _by_token_query))
+        self._of_id = GroupedLookup(_reading(reads, _by_id_query))
+        self._live_of = GroupedLookup(self._by_streams)
 
     async def by_token(self, token_hash: bytes) -> SessionView | None:
-        """The session that this token opened, whether active or not. Look-ups that wait together are read together."""
-        return self._judged(await self._checks.get(token_hash))
+        """The session that this token opened, whether active or not."""
+        return self._judged(await self._of_token.get(token_hash))
 
     async def by_id(self, session_id: UUID) -> SessionView | None:
-        rows = await self._reads.rows(_BY_ID, session_id=session_id)
-        return self._judged(rows[0] if rows else None)
+        return self._judged(await self._of_id.get(session_id))
 
     async def active(self, stream: UUID) -> list[SessionView]:
         """Every active session of a user, newest activity first. Costs what his live sessions cost."""
+        rows = await self._live_of.get(stream) or ()
         now = self._clock.now()
-        views = (judge(row, now) for row in await self._reads.rows(_LIVE, stream=stream))
+        views = (judge(row, now) for row in rows)
         return sorted(
             (v for v in views if v.end is None), key=lambda v: (v.last_active_at, v.created_version), reverse=True
         )
@@ -283,10 +279,12 @@ class SessionQueries:
         rows = await self._reads.rows(query, stream=stream, before=before, limit=limit, **values)
         return [judge(row, now) for row in rows]
 
-    async def _by_tokens(self, hashes: list[bytes]) -> dict[bytes, tuple[Any, ...]]:
-        wanted = padded("h", hashes)
-        rows = await self._reads.rows(_by_token_query(len(wanted)), **wanted)
-        return {row[-1]: row[:-1] for row in rows}
+    async def _by_streams(self, streams: list[UUID]) -> dict[UUID, list[tuple[Any, ...]]]:
+        wanted = padded("k", streams)
+        found: dict[UUID, list[tuple[Any, ...]]] = {}
+        for row in await self._reads.rows(_live_query(len(wanted)), **wanted):
+            found.setdefault(row[1], []).append(row)
+        return found
 
     def _judged(self, row: tuple[Any, ...] | None) -> SessionView | None:
         return judge(row, self._clock.now()) if row else None
@@ -310,15 +308,36 @@ _past_deadline = or_(
 )
 _of_stream = and_(_s.stream == bindparam("stream"), _s.created_version < bindparam("before"))
 _page = _view.where(_of_stream).order_by(_s.created_version.desc()).limit(bindparam("limit"))
-_BY_ID = Query(_view.where(_s.session_id == bindparam("session_id")))
-_LIVE = Query(_view.where(_s.stream == bindparam("stream"), _s.ended_at.is_(None)))
 _ALL = Query(_page)
 _ENDED = Query(
     _page.where(or_(_s.ended_at.is_not(None), ~_u.enabled, _s.created_version <= _u.disabled_version, _past_deadline))
 )
 
 
+def _reading(reads: Reads, query: Callable[[int], Query]) -> Callable[[list[Any]], Awaitable[dict[Any, Any]]]:
+    """Reads rows by keys, of which each row has its own at the end."""
+
+    async def read(keys: list[Any]) -> dict[Any, tuple[Any, ...]]:
+        wanted = padded("k", keys)
+        return {row[-1]: row[:-1] for row in await reads.rows(query(len(wanted)), **wanted)}
+
+    return read
+
+
+def _among(column: Any, size: int) -> Any:
+    return column.in_([bindparam(f"k{i}") for i in range(size)])
+
+
 @cache
 def _by_token_query(size: int) -> Query:
-    statement: Select[Any] = select(*_columns, _s.token_hash).select_from(_joined)
-    return Query(statement.where(_s.token_hash.in_([bindparam(f"h{i}") for i in range(size)])))
+    return Query(select(*_columns, _s.token_hash).select_from(_joined).where(_among(_s.token_hash, size)))
+
+
+@cache
+def _by_id_query(size: int) -> Query:
+    return Query(select(*_columns, _s.session_id).select_from(_joined).where(_among(_s.session_id, size)))
+
+
+@cache
+def _live_query(size: int) -> Query:
+    return Query(_view.where(_among(_s.stream, size), _s.ended_at.is_(None)))

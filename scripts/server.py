@@ -1,6 +1,7 @@
 """`./scripts/serve`: check the settings, then serve until Ctrl-C."""
 
 import argparse
+import gc
 import os
 import signal
 import socket
@@ -40,9 +41,21 @@ def main() -> None:
             open_service(settings).close()
     except (StoreUnavailable, MasterKeyError, ClockBehindLog, OSError) as error:
         _fail(CANNOT_START, error)
+    collect_garbage_rarely()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again once all is closed
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def collect_garbage_rarely() -> None:
+    """Look for cycles every 50,000 allocations, and never in what was there before the first request.
+
+    Requests make few cycles, and the users in memory are many objects: by default a fifth of the processor's time goes
+    into looking through them in vain.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 def _settings(environ: Mapping[str, str]) -> Settings:

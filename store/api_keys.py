@@ -5,11 +5,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from sqlalchemy import bindparam, insert, select, update
 
 from store.database import Database, store_errors
-from store.reads import Query, Reads
+from store.grouping import GroupedLookup
+from store.reads import Query, Reads, padded
 from store.schema import api_keys
 
 PREFIX = "slk_"
@@ -67,10 +69,21 @@ def revoke_key(database: Database, key_id: str, now: int) -> bool:
         return connection.execute(update(api_keys).where(live).values(revoked_at=now)).rowcount == 1
 
 
-async def find_key(reads: Reads, secret: str) -> ApiKey | None:
-    """The key that this secret opens; None when it is unknown or revoked."""
-    rows = await reads.rows(_BY_DIGEST, digest=digest(secret))
-    return _key(rows[0]) if rows else None
+class ApiKeys:
+    """The keys in force, looked up anew for each request."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+        self._lookup = GroupedLookup(self._read)
+
+    async def find(self, secret: str) -> ApiKey | None:
+        """The key that this secret opens; None when it is unknown or revoked."""
+        return await self._lookup.get(digest(secret))
+
+    async def _read(self, digests: list[bytes]) -> dict[bytes, ApiKey]:
+        wanted = padded("k", digests)
+        rows = await self._reads.rows(_by_digest_query(len(wanted)), **wanted)
+        return {row[-1]: _key(row[:-1]) for row in rows}
 
 
 _COLUMNS = (
@@ -80,7 +93,12 @@ _COLUMNS = (
     api_keys.c.created_at,
     api_keys.c.revoked_at,
 )
-_BY_DIGEST = Query(select(*_COLUMNS).where(api_keys.c.digest == bindparam("digest"), api_keys.c.revoked_at.is_(None)))
+
+
+@cache
+def _by_digest_query(size: int) -> Query:
+    wanted = api_keys.c.digest.in_([bindparam(f"k{i}") for i in range(size)])
+    return Query(select(*_COLUMNS, api_keys.c.digest).where(wanted, api_keys.c.revoked_at.is_(None)))
 
 
 def _key(row: Sequence[object]) -> ApiKey:

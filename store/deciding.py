@@ -8,17 +8,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.persistence import StoredEvent
 
 from domain.errors import LedgerError, StoreUnavailable
 from domain.events import Fact, UserEnrolled
-from domain.ledger import Command, Recorded, SessionLedger
+from domain.ledger import Command, Recorded
 from domain.user import Context, User
 from store.clock import Clock
+from store.database import Database
 from store.idempotency import KeptAnswer
 from store.keys import KeyStore
-from store.sealing import SealingMapper, personal_data
+from store.sealing import SealingMapper, has_personal_data
+from store.users import read_users
 
 logger = logging.getLogger("ledger.writer")
 
@@ -70,31 +71,27 @@ class Decider:
 
     def __init__(
         self,
-        ledger: SessionLedger,
+        database: Database,
         mapper: SealingMapper,
         keys: KeyStore,
         clock: Clock,
         new_event_id: Callable[[], UUID],
     ) -> None:
-        self._ledger = ledger
+        self._database = database
         self._mapper = mapper
         self._keys = keys
         self._clock = clock
         self._new_event_id = new_event_id
 
-    def read(self, stream: UUID) -> User | None:
-        """The user as committed; None when the ledger has not heard of him."""
-        try:
-            user: User = self._ledger.repository.get(stream)
-        except AggregateNotFoundError:
-            return None
-        return user
+    def read(self, streams: Sequence[UUID]) -> dict[UUID, User]:
+        """Those of these users whom the ledger has heard of, as committed."""
+        return read_users(self._database, self._mapper, streams)
 
     def decide(self, work: UserWork, user: User | None, kept: KeptAnswers) -> None:
         """Decide all that the batch asks of this user, from scratch, on `user`."""
         now = self._clock.now()
-        ends = (session.deadline.at for session in user.sessions.values()) if user else ()
-        work.holds_until = min((end for end in ends if end > now), default=None)
+        ends = [session.deadline.at for session in user.sessions.values()] if user else []
+        work.holds_until = min([end for end in ends if end > now], default=None)
         work.user, work.base = user, user.version if user else 0
         work.facts, work.answers = [], {}
         for pending in work.pending:
@@ -128,7 +125,7 @@ class Decider:
 
     def _without_half_events(self, work: UserWork) -> User | None:
         """The user as he was before a decision that raised after it had emitted something."""
-        user = self.read(work.stream)
+        user = self.read([work.stream]).get(work.stream)
         for fact in work.facts:
             user = fact.mutate(user)
         return user
@@ -142,7 +139,7 @@ class Decider:
 
         Without the key store only those are refused who need a key: an end needs none.
         """
-        sealing = [w for w in works if w.answers or any(personal_data(fact) is not None for fact in w.facts)]
+        sealing = [w for w in works if w.answers or any(map(has_personal_data, w.facts))]
         keys: Mapping[UUID, bytes] = {}
         try:
             if sealing:

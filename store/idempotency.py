@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 
 from domain.errors import IdempotencyKeyReused, IdempotentSessionEnded
 from domain.events import Fact, SessionRevoked
 from domain.ledger import Claim
 from domain.session import Session
 from domain.user import User
+from store.bulk import update_many
 from store.clock import to_micros
 from store.keys import KeyStore
 from store.schema import idempotency
@@ -68,6 +69,9 @@ def find_kept(connection: Connection, keys: Sequence[bytes], now: datetime) -> d
     return {row[0]: KeptAnswer(*row) for row in rows}
 
 
+_FORGET = update_many(idempotency.c.session_id, idempotency.c.answer)
+
+
 def keep(connection: Connection, answers: Sequence[KeptAnswer]) -> None:
     """Keep first answers, in the place of ones that are too old to count."""
     if answers:
@@ -78,11 +82,7 @@ def keep(connection: Connection, answers: Sequence[KeptAnswer]) -> None:
 
 def forget_ended(connection: Connection, facts: Sequence[Fact]) -> None:
     """Give no token out again whose session these facts end."""
-    ended = [{"ended": fact.session_id} for fact in facts if isinstance(fact, SessionRevoked)]
-    if ended:
-        connection.execute(
-            update(idempotency).where(idempotency.c.session_id == bindparam("ended")).values(answer=None), ended
-        )
+    _FORGET.run(connection, [(None, fact.session_id) for fact in facts if isinstance(fact, SessionRevoked)])
 
 
 def forget_old(connection: Connection, now: datetime) -> int:

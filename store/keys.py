@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column, Insert, LargeBinary, MetaData, Table, Text, bindparam, insert, select
@@ -22,7 +23,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from domain.errors import StoreUnavailable
 from store.database import Database, store_errors
 from store.failpoints import Failpoint, reach
-from store.reads import Query
+from store.reads import Query, padded
 from store.schema import Id, bindings, head, one_creator_at_a_time
 from store.sealing import SealBroken, seal, unseal
 
@@ -66,7 +67,8 @@ class KeyStore:
 
     def pseudonym(self, user_id: str) -> UUID:
         """A user's stream: a version 8 UUID (RFC 9562) made of HMAC-SHA-256(pepper, user id)."""
-        digest = bytearray(hmac.digest(self.pepper, user_id.encode(), hashlib.sha256)[:16])
+        # `hmac.digest` would give Python's lock away, and the writer would take it.
+        digest = bytearray(hmac.new(self.pepper, user_id.encode(), hashlib.sha256).digest()[:16])
         digest[6] = digest[6] & 0x0F | 0x80
         digest[8] = digest[8] & 0x3F | 0x80
         return UUID(bytes=bytes(digest))
@@ -112,11 +114,14 @@ class KeyStore:
 
     def find(self, streams: Sequence[UUID]) -> dict[UUID, bytes]:
         """The keys that are active; a user without one is left out."""
+        if not streams:
+            return {}
+        wanted = padded("s", streams)
+        sql, _ = stream_keys_query(len(wanted)).sql(for_sqlite=self.database.is_sqlite)
         with store_errors(), self.database.reading() as connection:
-            rows = connection.execute(_KEYS.where(user_keys.c.stream.in_(streams))).all() if streams else []
-        return self.unwrap(rows)
+            return self.unwrap(connection.exec_driver_sql(sql, wanted))
 
-    def unwrap(self, rows: Iterable[tuple[UUID, bytes | None]]) -> dict[UUID, bytes]:
+    def unwrap(self, rows: Iterable[Any]) -> dict[UUID, bytes]:
         """Open rows of `stream_keys_query`."""
         return {stream: unseal(self._master, wrapped, stream.bytes) for stream, wrapped in rows if wrapped}
 

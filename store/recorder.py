@@ -25,9 +25,10 @@ from eventsourcing.persistence import (
     Transcoder,
 )
 from eventsourcing.utils import Environment, EnvType, resolve_topic
-from sqlalchemy import Connection, delete, exc, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, delete, exc, insert, select, update
+from sqlalchemy.dialects import postgresql
 
+from store.bulk import insert_many
 from store.clock import Clock
 from store.database import Database
 from store.schema import create_log, create_working, events, head, snapshots, tracking
@@ -46,6 +47,13 @@ class Entry(NamedTuple):
 
 _STORED = (events.c.stream, events.c.version, events.c.topic, events.c.state)
 _NOTIFIED = (*_STORED, events.c.position)
+_INSERT_EVENTS = insert_many(events)
+_LOCKED_HEAD = select(head.c.position, head.c.recorded_at).with_for_update()
+_FORWARD = (
+    update(tracking)
+    .where(tracking.c.name == bindparam("follower"), tracking.c.position < bindparam("reached"))
+    .values(position=bindparam("reached"))
+)
 
 
 class Append:
@@ -53,8 +61,7 @@ class Append:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        locked = select(head.c.position, head.c.recorded_at).with_for_update()
-        self.position, self.recorded_at = connection.execute(locked).one()
+        self.position, self.recorded_at = connection.execute(_LOCKED_HEAD).one()
 
     def insert(self, stored: Sequence[StoredEvent], recorded_at: int) -> Sequence[int]:
         """Add events at the end; their positions. `recorded_at` (microseconds) never decreases along positions."""
@@ -62,8 +69,13 @@ class Append:
             return ()
         positions = range(self.position + 1, self.position + 1 + len(stored))
         self.recorded_at = max(self.recorded_at, recorded_at)
-        columns = [e.originator_version for e in stored], [e.originator_id for e in stored], [e.topic for e in stored]
-        _insert_events(self.connection, positions, self.recorded_at, *columns, [e.state for e in stored])
+        _INSERT_EVENTS.run(
+            self.connection,
+            [
+                (position, self.recorded_at, e.originator_version, e.originator_id, e.topic, e.state)
+                for position, e in zip(positions, stored, strict=True)
+            ],
+        )
         self.position = positions[-1]
         return positions
 
@@ -297,10 +309,9 @@ def last_recorded_at(database: Database) -> int:
 
 def track(connection: Connection, mark: Tracking) -> None:
     """Move a follower's position forward; `IntegrityError` when it is there or beyond already."""
-    values = {"name": mark.application_name, "position": mark.notification_id}
-    forward = update(tracking).where(tracking.c.name == values["name"], tracking.c.position < values["position"])
-    if connection.execute(forward.values(position=values["position"])).rowcount == 0:
-        connection.execute(insert(tracking).values(values))
+    values = {"follower": mark.application_name, "reached": mark.notification_id}
+    if connection.execute(_FORWARD, values).rowcount == 0:
+        connection.execute(insert(tracking).values(name=mark.application_name, position=mark.notification_id))
 
 
 def tracked(connection: Connection, name: str) -> int | None:
@@ -327,19 +338,6 @@ def _of_stream(
     if lte is not None:
         query = query.where(table.c.version <= lte)
     return query if limit is None else query.limit(limit)
-
-
-def _insert_events(connection: Connection, positions: range, recorded_at: int, *columns: list[Any]) -> None:
-    if connection.dialect.name == sqlite.dialect.name:
-        rows = [(position, recorded_at, *row) for position, *row in zip(positions, *columns, strict=True)]
-        sql = "INSERT INTO events (position, recorded_at, version, stream, topic, state) VALUES (?, ?, ?, ?, ?, ?)"
-        connection.exec_driver_sql(sql, rows)
-    else:
-        sql = """INSERT INTO events (position, recorded_at, version, stream, topic, state)
-                 SELECT position, %s::bigint, version, stream, topic, state
-                 FROM unnest(%s::bigint[], %s::int[], %s::uuid[], %s::text[], %s::bytea[])
-                      AS row (position, version, stream, topic, state)"""
-        connection.exec_driver_sql(sql, (recorded_at, list(positions), *columns))
 
 
 def _last_versions(connection: Connection, streams: Sequence[UUID]) -> Iterator[tuple[UUID, int]]:

@@ -6,7 +6,6 @@ base64, absent values left out. Personal data is sealed with AES-256-GCM under i
 """
 
 import json
-import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
@@ -20,9 +19,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import DatetimeAsISO, JSONTranscoder, Mapper, MapperDeserialisationError, StoredEvent
 from eventsourcing.utils import get_topic, resolve_topic
+from pydantic_core import from_json, to_json
 
 from domain.events import ClientDetails, EndReason, Fact, Sealed, SessionCreated, UserEnrolled
 from store.clock import from_micros, to_micros
+from store.noise import noise
 
 NONCE_BYTES = 12
 
@@ -39,7 +40,7 @@ class Keys(Protocol):
 
 
 def seal(key: bytes, plaintext: bytes, bound_to: bytes) -> bytes:
-    nonce = os.urandom(NONCE_BYTES)
+    nonce = noise(NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, plaintext, bound_to)
 
 
@@ -58,8 +59,8 @@ def place(stream: UUID, version: int, topic: str, event_id: UUID) -> bytes:
 
 def unseal_client(key: bytes, sealed: bytes, stream: UUID, version: int, event_id: UUID) -> ClientDetails:
     """The client details of the `SessionCreated` at this place."""
-    details = json.loads(unseal(key, sealed, place(stream, version, SessionCreated.TOPIC, event_id)))
-    return ClientDetails(details.get("ip"), details.get("ua"))
+    details = from_json(unseal(key, sealed, place(stream, version, SessionCreated.TOPIC, event_id)))
+    return ClientDetails(details["ip"], details["ua"])
 
 
 def unseal_user_id(key: bytes, enrolled: UserEnrolled) -> str:
@@ -81,7 +82,7 @@ class SealingMapper(Mapper[UUID]):
     def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
         if not isinstance(domain_event, Fact):
             return super().to_stored_event(domain_event)
-        if personal_data(domain_event) is not None:
+        if has_personal_data(domain_event):
             domain_event = self.seal(domain_event, self._keys.ensure([domain_event.originator_id]))
         state = {
             name: encode(value)
@@ -95,7 +96,7 @@ class SealingMapper(Mapper[UUID]):
             domain_event.originator_id,
             domain_event.originator_version,
             get_topic(type(domain_event)),
-            self.transcoder.encode(state),
+            to_json(state),
         )
 
     def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
@@ -103,7 +104,7 @@ class SealingMapper(Mapper[UUID]):
         if not issubclass(cls, Fact):
             return super().to_domain_event(stored_event)
         try:
-            state = self.transcoder.decode(stored_event.state)
+            state = from_json(stored_event.state)
             for version in range(state.pop("class_version", 1), getattr(cls, "class_version", 1)):
                 getattr(cls, f"upcast_v{version}_v{version + 1}")(state)
             facts = {
@@ -121,22 +122,27 @@ class SealingMapper(Mapper[UUID]):
 
     def seal(self, fact: Fact, keys: Mapping[UUID, bytes]) -> Fact:
         """The same fact with its personal data sealed under its user's key."""
-        plaintext = personal_data(fact)
-        if plaintext is None:
+        if not has_personal_data(fact):
             return fact
+        plaintext = _personal_data(cast(UserEnrolled | SessionCreated, fact))
         bound_to = place(fact.originator_id, fact.originator_version, get_topic(type(fact)), fact.event_id)
         sealed = Sealed(seal(keys[fact.originator_id], plaintext, bound_to))
         sealed_field: dict[str, Any] = {"user_id" if isinstance(fact, UserEnrolled) else "client": sealed}
         return replace(fact, **sealed_field)
 
 
-def personal_data(fact: Fact) -> bytes | None:
-    """What of a fact still has to be sealed."""
-    if isinstance(fact, UserEnrolled) and isinstance(fact.user_id, str):
-        return fact.user_id.encode()
-    if isinstance(fact, SessionCreated) and isinstance(fact.client, ClientDetails):
-        return json.dumps({"ip": fact.client.ip_address, "ua": fact.client.user_agent}).encode()
-    return None
+def has_personal_data(fact: Fact) -> bool:
+    """Whether something in a fact still has to be sealed."""
+    if isinstance(fact, SessionCreated):
+        return isinstance(fact.client, ClientDetails)
+    return isinstance(fact, UserEnrolled) and isinstance(fact.user_id, str)
+
+
+def _personal_data(fact: UserEnrolled | SessionCreated) -> bytes:
+    if isinstance(fact, UserEnrolled):
+        return str(fact.user_id).encode()
+    client = cast(ClientDetails, fact.client)
+    return json.dumps({"ip": client.ip_address, "ua": client.user_agent}).encode()
 
 
 Convert = Callable[[Any], Any]

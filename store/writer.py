@@ -9,7 +9,6 @@ import logging
 import queue
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from store.recorder import Append, Entry, EventRecorder, track, tracked
 from store.schema import events, identities
 from store.sealing import SealingMapper
 from store.snapshots import Snapshotter
+from store.users import UserCache
 
 logger = logging.getLogger("ledger.writer")
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 QUEUE_SIZE = 4096
 BATCH_SIZE = 256
-CACHED_USERS = 10_000
+GATHER_S = 0.001
 RECOVERY_S = 5.0
 CLOSE_S = 15.0
 RETRY_PAUSE_S = 0.1
@@ -71,9 +71,10 @@ class BatchWriter:
         self._projections = projections
         self._snapshotter = snapshotter
         self._clock = clock
-        self._users: OrderedDict[UUID, User] = OrderedDict()
+        self._users = UserCache()
         self._head = -1  # as this process last left it; another value means that somebody else has written
-        self._queue: queue.Queue[Pending | None] = queue.Queue(QUEUE_SIZE)
+        self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._came_together = False
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -81,15 +82,13 @@ class BatchWriter:
 
     def submit(self, command: Command[T]) -> "Future[Recorded[T]]":
         future: Future[Recorded[T]] = Future()
-        try:
-            with self._closing:
-                if self._closed:
-                    raise LedgerBusy("The ledger is shutting down.")
-                self._queue.put_nowait(Pending(command, future))
-        except queue.Full:
-            future.set_exception(LedgerBusy("Too many changes wait already."))
-        except LedgerBusy as error:
-            future.set_exception(error)
+        with self._closing:
+            if self._closed:
+                future.set_exception(LedgerBusy("The ledger is shutting down."))
+            elif self._queue.qsize() >= QUEUE_SIZE:
+                future.set_exception(LedgerBusy("Too many changes wait already."))
+            else:
+                self._queue.put(Pending(command, future))
         return future
 
     def close(self) -> None:
@@ -112,19 +111,19 @@ class BatchWriter:
                 _refuse([pending for pending in running if not pending.future.done()], error)
 
     def _next_batch(self) -> list[Pending]:
-        """What waits now, at least one command; empty once the writer is closed."""
-        batch: list[Pending] = []
-        while len(batch) < BATCH_SIZE:
-            try:
-                pending = self._queue.get(block=not batch)
-            except queue.Empty:
-                break
-            if pending is None:
-                if batch:
-                    self._queue.put(None)
-                break
-            batch.append(pending)
-        return batch
+        """What waits now, at least one command; empty once the writer is closed.
+
+        Where commands come together, the next ones are given a moment to come, too: a commit costs what many cost.
+        """
+        batch = [self._queue.get()]
+        if self._came_together:
+            time.sleep(GATHER_S)
+        while len(batch) < BATCH_SIZE and batch[-1] is not None and not self._queue.empty():
+            batch.append(self._queue.get())
+        self._came_together = len(batch) > 1
+        if batch[-1] is None and len(batch) > 1:
+            self._queue.put(None)
+        return [pending for pending in batch if pending]
 
     def _record(self, batch: list[Pending]) -> None:
         """Commit a batch and answer it. One that is refused as a whole is tried again command by command."""
@@ -176,8 +175,9 @@ class BatchWriter:
     def _commit(self, batch: list[Pending]) -> list[UserWork]:
         works = by_user(batch)
         kept = self._kept(batch)
+        users = self._cached([work.stream for work in works])
         for work in works:
-            self._decider.decide(work, self._cached(work.stream), kept)
+            self._decider.decide(work, users.get(work.stream), kept)
         self._decider.prepare(works)
         with self._appending(works) as append:
             reach(Failpoint.AFTER_LOCK)
@@ -230,14 +230,14 @@ class BatchWriter:
 
     # -- within a batch
 
-    def _cached(self, stream: UUID) -> User | None:
-        return self._users.pop(stream, None) or self._decider.read(stream)
+    def _cached(self, streams: list[UUID]) -> dict[UUID, User]:
+        """Users out of the cache; those who are not there are read."""
+        users = self._users.take(streams)
+        return users | self._decider.read([stream for stream in streams if stream not in users])
 
     def _remember(self, work: UserWork) -> None:
         if work.user:
-            self._users[work.stream] = work.user
-            if len(self._users) > CACHED_USERS:
-                self._users.popitem(last=False)
+            self._users.put(work.user)
             self._snapshotter.consider(work.user, since=work.base)
 
     def _kept(self, batch: list[Pending]) -> KeptAnswers:
@@ -257,8 +257,9 @@ class BatchWriter:
         ]
 
     def _decide_again(self, works: list[UserWork], kept: KeptAnswers) -> None:
+        users = self._decider.read([work.stream for work in works])
         for work in works:
-            self._decider.decide(work, self._decider.read(work.stream), kept)
+            self._decider.decide(work, users.get(work.stream), kept)
         self._decider.prepare(works)
 
     def _append(self, append: Append, works: list[UserWork]) -> None:

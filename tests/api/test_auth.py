@@ -125,7 +125,7 @@ def test_a_check_waits_for_no_touch_and_survives_its_loss(api: Api, monkeypatch:
     with api.service.recorder.appending():
         stuck = api.service.ledger.disable_user("bob", REQUEST)
         until(lambda: writer._queue.empty())
-        monkeypatch.setattr(writer._queue, "maxsize", 1)
+        monkeypatch.setattr("store.writer.QUEUE_SIZE", 1)
         waiting = api.service.ledger.disable_user("carol", REQUEST)
         assert told(api.begin({"user_id": "dave"})) == (503, "busy")
         assert api.begin({"user_id": "dave"}).headers["Retry-After"] == "1"

@@ -98,7 +98,12 @@ def service() -> ASGIApp:
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Any:
     caplog.set_level(logging.INFO)
-    return lambda: [json.loads(record.getMessage()) for record in caplog.records if record.name == "ledger.access"]
+    return lambda: [
+        json.loads(line)
+        for record in caplog.records
+        if record.name == "ledger.access"
+        for line in record.getMessage().splitlines()
+    ]
 
 
 class TestHeaders:

@@ -132,7 +132,7 @@ def assert_consistent(service: Service) -> None:
 
 def another_writer(service: Service, *projections: InlineProjection) -> None:
     """Let the ledger write through a writer with these projections in the place of its own."""
-    decider = Decider(service.ledger, service.mapper, service.keys, service.clock, new_uuid7)
+    decider = Decider(service.database, service.mapper, service.keys, service.clock, new_uuid7)
     service.writer.close()
     service.writer = BatchWriter(
         decider, service.recorder, service.mapper, projections, service.snapshotter, service.clock

@@ -20,7 +20,16 @@ from domain.events import ClientDetails, EndReason, Fact, Sealed, SessionCreated
 from domain.user import User
 from store.database import Database
 from store.keys import KeyStore, user_keys
-from store.sealing import SealBroken, SealingMapper, personal_data, place, seal, unseal, unseal_client, unseal_user_id
+from store.sealing import (
+    SealBroken,
+    SealingMapper,
+    has_personal_data,
+    place,
+    seal,
+    unseal,
+    unseal_client,
+    unseal_user_id,
+)
 from tests.conftest import OpenService
 from tests.store.given import Caller, facts, result
 
@@ -113,7 +122,7 @@ def test_each_fact_comes_back_as_it_was(kind: type[Fact], data: st.DataObject, k
     read = mapper.to_domain_event(stored)
     assert type(read) is kind
     assert opened(read, keys) == fact
-    assert personal_data(read) is None
+    assert not has_personal_data(read)
     assert mapper.to_stored_event(read) == stored
 
 
@@ -239,4 +248,4 @@ def test_a_user_id_is_in_no_fact_of_the_log(service: Service, caller: Caller):
     log = service.recorder.select_notifications(None, 100)
     assert len(log) == 4
     assert not [event for event in log if b"canary" in event.state]
-    assert [personal_data(fact) for fact in facts(service)] == [None] * 4
+    assert [has_personal_data(fact) for fact in facts(service)] == [False] * 4

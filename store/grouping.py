@@ -6,13 +6,15 @@ from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 GROUP_SIZE = 256
+AT_ONCE = 2
 
 
 class GroupedLookup(Generic[K]):
     """`read(keys)` answers all keys that were asked for within one turn of the event loop, at most `GROUP_SIZE`.
 
-    A key's read starts after it was asked for, so its answer is exactly as fresh as one of its own would be. A member
-    that is cancelled changes nothing for the others; a read that fails fails each of them.
+    While `AT_ONCE` reads are under way those who come wait for the next one, so groups grow with the load. A key's read
+    starts after it was asked for, so its answer is exactly as fresh as one of its own would be. A member that is
+    cancelled changes nothing for the others; a read that fails fails each of them.
     """
 
     def __init__(self, read: Callable[[list[K]], Awaitable[dict[K, Any]]]) -> None:
@@ -30,11 +32,15 @@ class GroupedLookup(Generic[K]):
         return await future
 
     def _start(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for first in range(0, len(waiting), GROUP_SIZE):
-            task = asyncio.get_running_loop().create_task(self._answer(waiting[first : first + GROUP_SIZE]))
+        while self._waiting and len(self._running) < AT_ONCE:
+            group, self._waiting = self._waiting[:GROUP_SIZE], self._waiting[GROUP_SIZE:]
+            task = asyncio.get_running_loop().create_task(self._answer(group))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._start()
 
     async def _answer(self, group: list[tuple[K, asyncio.Future[Any]]]) -> None:
         try:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from projections.grouping import GROUP_SIZE, GroupedLookup
+from store.grouping import GROUP_SIZE, GroupedLookup
 
 
 class Reads:
@@ -82,6 +82,24 @@ def test_a_key_asked_for_after_a_read_has_begun_gets_a_later_read_of_its_own():
         await until(lambda: len(reads.groups) == 2)
         reads.may_end.set()
         assert (await early, await late) == (("a", 1), ("a", 2))
+
+    play(scenario())
+
+
+def test_while_reads_are_under_way_those_who_come_wait_for_one_read_together():
+    async def scenario():
+        reads = Reads()
+        reads.may_end.clear()
+        lookup = GroupedLookup(reads)
+        tasks = []
+        for turn in range(6):
+            tasks.append(asyncio.create_task(lookup.get(turn)))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert reads.groups == [[0], [1]]
+        reads.may_end.set()
+        assert [key for key, _ in await asyncio.gather(*tasks)] == [0, 1, 2, 3, 4, 5]
+        assert reads.groups == [[0], [1], [2, 3, 4, 5]]
 
     play(scenario())
 
