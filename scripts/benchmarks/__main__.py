@@ -1,0 +1,74 @@
+"""`./scripts/bench`: measure, print, and write the tables and charts of docs/performance.md."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts.benchmarks import commands, databases, load, report, requests, seeding, storage
+from scripts.benchmarks.databases import Kind, Place
+from scripts.benchmarks.report import Measured
+from scripts.server import collect_garbage_rarely
+
+NAMES = [scenario.name for scenario in requests.SCENARIOS]
+COMMANDS = 10_000
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(NAMES)}, commands, storage.")] = None,
+    database: Annotated[list[Kind] | None, typer.Option(help="Only on this database.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each scenario; the median counts.")] = 3,
+    seconds: Annotated[int, typer.Option(min=1, help="Seconds a run.")] = 4,
+    write: Annotated[bool, typer.Option(help="Write docs/performance.md when everything was measured.")] = True,
+) -> None:
+    """Measure the service in turn with a bare FastAPI handler. A full run takes a quarter of an hour.
+
+    Compare shares within one run, not rates between runs: a machine's speed changes within minutes.
+    """
+    chosen = only or [*NAMES, "commands", "storage"]
+    if unknown := set(chosen) - {*NAMES, "commands", "storage"}:
+        raise typer.BadParameter(f"Not known: {', '.join(sorted(unknown))}.")
+    try:
+        wrk = load.require_wrk()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from error
+    collect_garbage_rarely()
+    measured = [_measure(kind, chosen, rounds, seconds) for kind in database or list(Kind)]
+    if write and not only and not database:
+        print(f"Written: {report.write(measured, wrk, rounds, seconds)}")
+
+
+def _measure(kind: Kind, chosen: list[str], rounds: int, seconds: int) -> Measured:
+    with _place(kind) as (place, directory):
+        found = Measured(place.kind, place.version)
+        print(report.REQUESTS_HEAD.format(kind=f"{place.kind} {place.version}"), flush=True)
+        for figures in requests.measure(place, directory, chosen, rounds=rounds, seconds=seconds):
+            found.requests.append(figures)
+            print(report.request_row(place.kind, figures), flush=True)
+    if "commands" in chosen:
+        with _place(kind) as (place, _), seeding.opened(place, **commands.SETTINGS) as service:
+            found.commands.extend(commands.measure(service, COMMANDS))
+        print("\n".join(map(report.command_row, found.commands)), flush=True)
+    if "storage" in chosen:
+        with _place(kind) as (place, directory):
+            found.storage = storage.measure(place, directory)
+        print(report.storage_row(found.storage), flush=True)
+    return found
+
+
+@contextmanager
+def _place(kind: Kind) -> Iterator[tuple[Place, Path]]:
+    with tempfile.TemporaryDirectory(prefix="ledger-bench-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)  # PostgreSQL refuses to run as root, and runs as a user of its own
+        with databases.opened(kind, directory) as place:
+            yield place, directory
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,109 @@
+"""What was measured, as lines on the screen and as the tables and charts of docs/performance.md."""
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from scripts.benchmarks.commands import IN_FLIGHT, TARGETS, USERS, CommandRate
+from scripts.benchmarks.requests import Figures
+from scripts.benchmarks.storage import Storage
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "performance.md"
+BEGIN, END = "<!-- measured by ./scripts/bench: begin -->", "<!-- measured by ./scripts/bench: end -->"
+MOST_MB, MOST_BYTES = 200, 350
+
+
+@dataclass
+class Measured:
+    """Everything measured on one database."""
+
+    kind: str
+    version: str
+    requests: list[Figures] = field(default_factory=list)
+    commands: list[CommandRate] = field(default_factory=list)
+    storage: Storage | None = None
+
+
+REQUESTS_HEAD = """
+| {kind} | share of bare | target | requests/s | bare | CPU ms a request | bare | p50 ms | p99 ms | events a request |
+|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def request_row(kind: str, f: Figures) -> str:
+    if f.failed:
+        raise RuntimeError(f"{f.failed} requests of {f.scenario.name} failed.")
+    target = f.scenario.targets[kind]
+    return (
+        f"| {f.scenario.name} | {_verdict(f.share, f.share >= target)} | {target:.2f} "
+        f"| {f.median('rate'):,.0f} | {f.bare_median('rate'):,.0f} | {f.median('cpu_ms'):.3f} "
+        f"| {f.bare_median('cpu_ms'):.3f} | {f.median('p50_ms'):.1f} | {f.median('p99_ms'):.1f} | {f.events:.2f} |"
+    )
+
+
+def command_row(measured: CommandRate) -> str:
+    return f"| {measured.name} | {measured.rate:,.0f} | {measured.commands:,} | {measured.events:,} |"
+
+
+def storage_row(s: Storage) -> str:
+    return (
+        f"| {s.sessions:,} | {s.start_mb:.0f} | {_verdict(s.memory_mb, s.memory_mb <= MOST_MB, '.0f')} | {s.touches:,} "
+        f"| {_verdict(s.bytes_a_touch, s.bytes_a_touch <= MOST_BYTES, '.0f')} |"
+    )
+
+
+def _verdict(value: float, is_met: bool, form: str = ".2f") -> str:
+    return f"**{value:{form}}**" if is_met else f"{value:{form}} (missed)"
+
+
+def write(measured: Sequence[Measured], wrk: str, rounds: int, seconds: int) -> Path:
+    """Put the figures between the marks of the document; what people wrote around them stays."""
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{_body(measured, wrk, rounds, seconds)}\n{END}{after}")
+    return DOCUMENT
+
+
+def _body(measured: Sequence[Measured], wrk: str, rounds: int, seconds: int) -> str:
+    return "\n".join([_machine(wrk, rounds, seconds), *(line for each in measured for line in _database(each))])
+
+
+def _machine(wrk: str, rounds: int, seconds: int) -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "uvicorn", "sqlalchemy", "psycopg"))
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores, {memory_gb:.0f} GiB, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {packages}, {wrk}. "
+        f"Median of {rounds} runs of {seconds} s."
+    )
+
+
+def _database(m: Measured) -> Iterable[str]:
+    yield f"\n### {m.kind} {m.version}"
+    yield REQUESTS_HEAD.format(kind="over HTTP")
+    yield from (request_row(m.kind, figures) for figures in m.requests)
+    yield _chart(m)
+    yield f"\nThe ledger alone, {IN_FLIGHT} commands in flight over {USERS} users; target {TARGETS[m.kind]:,}/s:"
+    yield "\n| command | durable commands/s | commands | events |\n|---|---|---|---|"
+    yield from map(command_row, m.commands)
+    yield "\n| sessions | MB at first | MB then | recorded touches | bytes of database a touch |\n|---|---|---|---|---|"
+    if m.storage:
+        yield storage_row(m.storage)
+
+
+def _chart(m: Measured) -> str:
+    names = ", ".join(f'"{f.scenario.name}"' for f in m.requests)
+    shares = ", ".join(f"{f.share:.2f}" for f in m.requests)
+    targets = ", ".join(f"{f.scenario.targets[m.kind]:.2f}" for f in m.requests)
+    return f"""
+```mermaid
+xychart-beta
+    title "Requests/s on {m.kind} as a share of a bare FastAPI handler's (bars), and the targets (line)"
+    x-axis [{names}]
+    y-axis "share" 0 --> 1.2
+    bar [{shares}]
+    line [{targets}]
+```"""
