@@ -267,6 +267,11 @@ class SessionQueries:
         rows = await self._reads.rows(_BY_ID, session_id=session_id)
         return self._judged(rows[0] if rows else None)
 
+    async def of_user(self, stream: UUID, session_id: UUID) -> SessionView | None:
+        """A session of this user; another user's is not even read (T-03)."""
+        rows = await self._reads.rows(_OF_USER, session_id=session_id, stream=stream)
+        return self._judged(rows[0] if rows else None)
+
     async def active(self, stream: UUID) -> list[SessionView]:
         """Every active session of a user, newest activity first. Costs what his live sessions cost."""
         now = self._clock.now()
@@ -311,6 +316,7 @@ _past_deadline = or_(
 _of_stream = and_(_s.stream == bindparam("stream"), _s.created_version < bindparam("before"))
 _page = _view.where(_of_stream).order_by(_s.created_version.desc()).limit(bindparam("limit"))
 _BY_ID = Query(_view.where(_s.session_id == bindparam("session_id")))
+_OF_USER = Query(_view.where(_s.session_id == bindparam("session_id"), _s.stream == bindparam("stream")))
 _LIVE = Query(_view.where(_s.stream == bindparam("stream"), _s.ended_at.is_(None)))
 _ALL = Query(_page)
 _ENDED = Query(
