@@ -18,7 +18,12 @@ from tests.api.corpus import (
     NO_USER,
     REALM,
     Answer,
+    Case,
+    absent_or_malformed,
     accepted,
+    doubled,
+    forgeries,
+    not_valid,
     refused,
 )
 from tests.clock import NOON
@@ -74,8 +79,16 @@ def test_every_route_is_in_one_class(api: Api):
 
 
 def test_a_bad_credential_is_refused_by_every_route_for_what_it_is_and_changes_nothing(api: Api):
+    assert_refused(api, [*absent_or_malformed(), *doubled(), *not_valid()])
+
+
+def test_t_20_a_token_that_chose_its_algorithm_or_key_is_refused_by_every_route(api: Api):
+    assert_refused(api, forgeries())
+
+
+def assert_refused(api: Api, bad: list[Case]) -> None:
     alice, victim = api.sign_in(), api.sign_in("victim")
-    cases = [(name, make(api, alice), expected) for name, make, expected in refused()]
+    cases = [(name, make(api, alice), expected) for name, make, expected in bad]
     settled(api)
     before = everything(api.service)
     for name, headers, expected in cases:
@@ -218,7 +231,7 @@ def test_without_a_first_key_there_is_none(open_api: OpenApi):
     assert told(api.get("/api/users/alice/sessions", ADMIN)) == (401, "invalid-credential")
 
 
-def test_a_token_that_the_ledger_never_made_is_never_adopted(api: Api):
+def test_t_21_a_token_that_the_ledger_never_made_is_never_adopted(api: Api):
     chosen = "AHk3p0mLr4dV5b8yqWz1nXcTfGhJ2sKe6uQiOaPvRtM"
     answer = api.begin({"user_id": "alice"}, Cookie="sid=x")
     assert answer.json()["token"] != chosen
@@ -252,7 +265,7 @@ SITES: list[tuple[dict[str, str], bool]] = [
 
 
 @pytest.mark.parametrize("call", [*UNSAFE_OF_USERS, SIGN_OUT], ids=" ".join)
-def test_by_cookie_only_our_own_pages_change_anything(api: Api, call: Call):
+def test_t_07_by_cookie_only_our_own_pages_change_anything(api: Api, call: Call):
     for headers, allowed in SITES:
         alice, victim = api.sign_in("victim"), api.sign_in("victim")
         answer = send(api, call, {**alice.by_cookie, **headers}, victim.id)
@@ -302,7 +315,7 @@ def ways_to_end() -> dict[str, Callable[[Api, SignedIn], httpx.Response]]:
 
 
 @pytest.mark.parametrize("way", ways_to_end())
-def test_after_the_answer_nothing_of_an_ended_session_succeeds(open_api: OpenApi, way: str):
+def test_t_01_after_the_answer_nothing_of_an_ended_session_succeeds(open_api: OpenApi, way: str):
     api = open_api(max_sessions_per_user=3)
     alice = api.sign_in()
     access = bearer(alice.access_token(scope=ALL))
@@ -314,7 +327,7 @@ def test_after_the_answer_nothing_of_an_ended_session_succeeds(open_api: OpenApi
     assert not api.is_active(alice.bearer)
 
 
-def test_what_asks_together_with_an_end_is_answered_once_and_for_all(api: Api):
+def test_t_01_what_asks_together_with_an_end_is_answered_once_and_for_all(api: Api):
     alice = api.sign_in()
     checks = [("GET", "/api/auth/session", alice.bearer)] * 20
     answers = api.at_once([*checks, ("POST", "/api/auth/signout", alice.bearer), *checks])

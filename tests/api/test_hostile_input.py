@@ -154,7 +154,7 @@ def strings(schema: dict[str, Any]) -> Iterator[int]:
 UNKNOWN = ["tenant", "tenant_id", "is_admin", "sub", "sid", "User_id", "user_id ", "token", "__proto__", "constructor"]
 
 
-def test_an_unknown_member_is_named_by_every_route_also_by_those_that_take_no_body(target: Target):
+def test_t_04_an_unknown_member_such_as_a_tenant_is_named_by_every_route(target: Target):
     for operation in target.guarded():
         for name in [*UNKNOWN, "a/b", "x" * 300]:
             body = {**good(operation.body or {}), name: "acme"}

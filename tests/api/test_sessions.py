@@ -320,7 +320,7 @@ def test_a_bearer_ends_its_own_session_without_a_cookie_to_clear(api: Api):
     assert not api.is_active(alice.bearer)
 
 
-def test_unknown_foreign_and_malformed_ids_are_the_same_404(api: Api):
+def test_t_03_unknown_foreign_and_malformed_ids_are_the_same_404(api: Api):
     alice, bob = api.sign_in("alice"), api.sign_in("bob")
     ids = [
         bob.id,

@@ -141,7 +141,7 @@ def test_an_administrator_ends_one_session(api: Api):
     assert [api.is_active(s.bearer) for s in (alice, there)] == [True, False]
 
 
-def test_a_session_is_found_under_its_own_user_only(api: Api):
+def test_t_03_a_session_is_found_under_its_own_user_only(api: Api):
     alice, bob = api.sign_in("alice"), api.sign_in("bob")
     ids = [bob.id, str(uuid4()), "x", "%00", bob.id.replace("-", "")]
     answers = [api.delete(f"/api/users/alice/sessions/{session_id}", ADMIN) for session_id in ids]
