@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn, TypeVar
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,6 +49,8 @@ class StrictRoute(APIRoute):
             if expects_body or _announces_body(request):
                 request = _StrictRequest(request.scope, request.receive)
                 await request.check_body(form_allowed)
+                if not expects_body:
+                    _refuse_members(await request.json())
             return await handle(request)
 
         return handle_strictly
@@ -57,7 +60,19 @@ def _announces_body(request: Request) -> bool:
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
+def _refuse_members(body: Any) -> None:
+    """A route that takes no body knows none of its members: a wish that would be overlooked is refused."""
+    if not isinstance(body, dict | None):
+        raise RequestValidationError([{"loc": ("body",), "msg": "This call takes no body"}])
+    if body:
+        raise RequestValidationError(
+            [{"loc": ("body", name), "msg": "Extra inputs are not permitted"} for name in body]
+        )
+
+
 class _StrictRequest(Request):
+    _json: Any = None
+
     async def check_body(self, form_allowed: bool) -> None:
         """Raise the problem that the body is, if it is one."""
         body, media_type = await self.body(), self.headers.get("content-type", "")

@@ -79,6 +79,8 @@ class _Exchange:
         """Raise the problem of a request that the application need not see."""
         if self._scope["method"] == "TRACE":
             raise Problem("method-not-allowed", headers={"Allow": "DELETE, GET, POST"})
+        if "\n" in self._scope["path"]:
+            raise Problem("not-found")  # at the end of a path the router would overlook it
         if self._scope["query_string"]:
             self._check_query(self._scope["query_string"])
         for name, value in self._scope["headers"]:

@@ -140,8 +140,8 @@ async def owned_session(sessions: SessionQueries, stream: UUID, session_id: str)
         wanted = UUID(session_id)
     except ValueError:
         wanted = None
-    view = await sessions.by_id(wanted) if wanted and str(wanted) == session_id.lower() else None
-    if view is None or view.stream != stream:
+    view = await sessions.of_user(stream, wanted) if wanted and str(wanted) == session_id.lower() else None
+    if view is None:
         raise SessionNotFound(session_id)
     return view
 

@@ -253,6 +253,7 @@ class SessionQueries:
         self._clock = clock
         self._of_token = GroupedLookup(_reading(reads, _by_token_query))
         self._of_id = GroupedLookup(_reading(reads, _by_id_query))
+        self._of_user = GroupedLookup(self._by_users)
         self._live_of = GroupedLookup(self._by_streams)
 
     async def by_token(self, token_hash: bytes) -> SessionView | None:
@@ -261,6 +262,10 @@ class SessionQueries:
 
     async def by_id(self, session_id: UUID) -> SessionView | None:
         return self._judged(await self._of_id.get(session_id))
+
+    async def of_user(self, stream: UUID, session_id: UUID) -> SessionView | None:
+        """A session of this user; another user's is not even read (T-03)."""
+        return self._judged(await self._of_user.get((stream, session_id)))
 
     async def active(self, stream: UUID) -> list[SessionView]:
         """Every active session of a user, newest activity first. Costs what his live sessions cost."""
@@ -278,6 +283,11 @@ class SessionQueries:
         values = {"now": to_micros(now)} if ended_only else {}
         rows = await self._reads.rows(query, stream=stream, before=before, limit=limit, **values)
         return [judge(row, now) for row in rows]
+
+    async def _by_users(self, keys: list[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], tuple[Any, ...]]:
+        streams, ids = padded("s", [stream for stream, _ in keys]), padded("k", [session_id for _, session_id in keys])
+        rows = await self._reads.rows(_of_user_query(len(ids)), **streams, **ids)
+        return {(row[1], row[0]): row for row in rows}
 
     async def _by_streams(self, streams: list[UUID]) -> dict[UUID, list[tuple[Any, ...]]]:
         wanted = padded("k", streams)
@@ -336,6 +346,12 @@ def _by_token_query(size: int) -> Query:
 @cache
 def _by_id_query(size: int) -> Query:
     return Query(select(*_columns, _s.session_id).select_from(_joined).where(_among(_s.session_id, size)))
+
+
+@cache
+def _of_user_query(size: int) -> Query:
+    pairs = (and_(_s.session_id == bindparam(f"k{i}"), _s.stream == bindparam(f"s{i}")) for i in range(size))
+    return Query(_view.where(or_(*pairs)))
 
 
 @cache

@@ -81,9 +81,11 @@ class Reads:
             raise StoreUnavailable("The store does not answer.") from error
         except psycopg.OperationalError:
             await self._pool.check()  # a restart of the database leaves dead connections behind
+        except psycopg.Error as error:
+            raise StoreUnavailable("The store does not answer.") from error
         try:
             return await _fetch_from(self._pool, sql, values)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise StoreUnavailable("The store does not answer.") from error
 
 

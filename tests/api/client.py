@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 import warnings
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,12 +48,16 @@ def by_cookie(token: str) -> Headers:
 ADMIN = bearer(BOOTSTRAP_KEY)
 
 
-def access_token(**claims: Any) -> str:
-    """A JWT of the trusted issuer, good for ten minutes from noon; a claim of None is left out."""
+def standing_claims() -> dict[str, Any]:
+    """Of the trusted issuer, good for ten minutes from noon."""
     noon = NOON.timestamp()
-    standing = {"iss": ISSUER, "aud": AUDIENCE, "client_id": "web", "iat": noon, "exp": noon + 600}
+    return {"iss": ISSUER, "aud": AUDIENCE, "client_id": "web", "iat": noon, "exp": noon + 600, "jti": str(uuid4())}
+
+
+def access_token(**claims: Any) -> str:
+    """A JWT with the standing claims and these; a claim of None is left out."""
     header = {"alg": "ES256", "typ": "at+jwt", "kid": "ec"}
-    whole = {name: value for name, value in {**standing, "jti": str(uuid4()), **claims}.items() if value is not None}
+    whole = {name: value for name, value in {**standing_claims(), **claims}.items() if value is not None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return jwt.encode(header, whole, SIGNING_KEY, default_type=None)
@@ -71,6 +76,16 @@ def settings_of(database: Database, directory: Path, **settings: Any) -> Setting
         "jwt_jwks": str(write_jwks(directory / "jwks.json")),
     }
     return Settings(**{**standing, **settings})
+
+
+def by_hand(header: object, payload: object, sign: Callable[[bytes], bytes] = lambda _: b"x") -> str:
+    """What joserfc would refuse to make."""
+    signing_input = b".".join(encoded(json.dumps(part).encode()) for part in (header, payload))
+    return b".".join((signing_input, encoded(sign(signing_input)))).decode()
+
+
+def encoded(part: bytes) -> bytes:
+    return urlsafe_b64encode(part).rstrip(b"=")
 
 
 def write_jwks(path: Path) -> Path:
@@ -208,6 +223,11 @@ def same_but_request_id(answer: httpx.Response) -> tuple[int, dict[str, str], st
     request_id = answer.headers["X-Request-Id"]
     headers = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
     return answer.status_code, headers, answer.text.replace(request_id, "…")
+
+
+def settled(api: Api) -> None:
+    """Wait until the policies have answered the whole log: from here on nothing is recorded by itself."""
+    until(lambda: all(policy.lag_events == 0 for policy in api.service.follower.progress()))
 
 
 def until(is_true: Callable[[], bool], *, seconds: float = 20) -> None:

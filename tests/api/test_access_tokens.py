@@ -5,8 +5,7 @@ import hmac
 import json
 import threading
 import warnings
-from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,6 +21,7 @@ from joserfc.jws import JWSRegistry
 
 from api.access_tokens import AccessTokens, Claims, InvalidAccessToken
 from api.jwks import KeysUnavailable
+from tests.api.client import by_hand
 
 ISSUER, AUDIENCE = "https://id.example", "https://ledger.example"
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -64,16 +64,6 @@ def signed(
 
 def present(members: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
-
-
-def by_hand(header: object, payload: object, sign: Callable[[bytes], bytes] = lambda _: b"x") -> str:
-    """What joserfc would refuse to make."""
-    signing_input = b".".join(encoded(json.dumps(part).encode()) for part in (header, payload))
-    return b".".join((signing_input, encoded(sign(signing_input)))).decode()
-
-
-def encoded(part: bytes) -> bytes:
-    return urlsafe_b64encode(part).rstrip(b"=")
 
 
 def by_rsa(signing_input: bytes) -> bytes:

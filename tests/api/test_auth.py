@@ -214,7 +214,7 @@ def test_two_credentials_sign_nobody_out(api: Api):
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["with the cookie", "without it, as SameSite makes it"])
-def test_another_site_signs_nobody_out(api: Api, held: bool):
+def test_t_07_another_site_signs_nobody_out(api: Api, held: bool):
     alice = api.sign_in()
     cookie = alice.by_cookie if held else {}
     for origin in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):

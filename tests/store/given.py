@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from eventsourcing.persistence import StoredEvent
-from sqlalchemy import select
+from sqlalchemy import inspect, select, text
 
 from api.ids import new_uuid7
 from api.service import Service
@@ -115,6 +115,17 @@ def whole(database: Database) -> tuple[Any, ...]:
             connection.execute(select(events).order_by(events.c.position)).all(),
             connection.execute(select(head)).all(),
         )
+
+
+def everything(service: Service) -> dict[str, list[Any]]:
+    """Every row of every table, of the log's database and of the keys', but for how far the policies have come."""
+    return {**_tables("log", service.database), **_tables("keys", service.keys_database)}
+
+
+def _tables(of: str, database: Database) -> dict[str, list[Any]]:
+    with database.reading() as connection:
+        names = {*inspect(connection).get_table_names()} - {"tracking"}
+        return {f"{of}.{name}": sorted(map(repr, connection.execute(text(f"SELECT * FROM {name}")))) for name in names}
 
 
 def assert_consistent(service: Service) -> None:
