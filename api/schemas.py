@@ -1,6 +1,7 @@
 """What goes over the wire. Names are Aero2's; unknown members of a request are refused (API-12)."""
 
 import ipaddress
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -33,8 +34,11 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def _printable(text: str) -> str:
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+    if _CONTROL.search(text):
         raise ValueError("control characters are not allowed")
     if "\ufffd" in text:  # what a path that is not UTF-8 was decoded to: two such ids would be one user
         raise ValueError("not valid UTF-8")

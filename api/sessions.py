@@ -126,7 +126,10 @@ async def revoke_all_sessions(
 async def revoke_session(http: HttpRequest, response: Response, user: User, session_id: SessionId) -> Message:
     """End one session; one that has ended already is answered alike. Unknown, foreign and malformed ids are one 404."""
     service = http.app.state.service
-    view = await owned_session(service.sessions, user.session.stream, session_id)
+    if session_id == str(user.session.session_id):
+        view = user.session  # read just now
+    else:
+        view = await owned_session(service.sessions, user.session.stream, session_id)
     revoking = service.ledger.revoke_session(view.stream, view.session_id, EndReason.REVOKED_BY_USER, user.request)
     await durable(revoking)
     if user.by_cookie and view.session_id == user.session.session_id:
