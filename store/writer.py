@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 QUEUE_SIZE = 4096
 BATCH_SIZE = 256
-GATHER_S = 0.001
+GATHER_S, SIBLINGS = 0.001, 5  # as PostgreSQL's commit_delay and commit_siblings
 RECOVERY_S = 5.0
 CLOSE_S = 15.0
 RETRY_PAUSE_S = 0.1
@@ -120,7 +120,7 @@ class BatchWriter:
             time.sleep(GATHER_S)
         while len(batch) < BATCH_SIZE and batch[-1] is not None and not self._queue.empty():
             batch.append(self._queue.get())
-        self._came_together = len(batch) > 1
+        self._came_together = len(batch) >= SIBLINGS
         if batch[-1] is None and len(batch) > 1:
             self._queue.put(None)
         return [pending for pending in batch if pending]
