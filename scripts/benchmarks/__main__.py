@@ -21,6 +21,7 @@ COMMANDS = 10_000
 def main(
     only: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(NAMES)}, commands, storage.")] = None,
     database: Annotated[list[Kind] | None, typer.Option(help="Only on this database.")] = None,
+    users: Annotated[int, typer.Option(min=1, help="People, of five sessions each.")] = requests.USERS,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each scenario; the median counts.")] = 3,
     seconds: Annotated[int, typer.Option(min=1, help="Seconds a run.")] = 4,
     write: Annotated[bool, typer.Option(help="Write docs/performance.md when everything was measured.")] = True,
@@ -38,31 +39,34 @@ def main(
         print(error, file=sys.stderr)
         raise typer.Exit(1) from error
     collect_garbage_rarely()
-    measured = [_measure(kind, chosen, rounds, seconds) for kind in database or list(Kind)]
+    measured = [_measure(kind, chosen, users, rounds, seconds) for kind in database or list(Kind)]
     if write and not only and not database:
         print(f"Written: {report.write(measured, wrk, rounds, seconds)}")
 
 
-def _measure(kind: Kind, chosen: list[str], rounds: int, seconds: int) -> Measured:
-    with _place(kind) as (place, directory):
-        found = Measured(place.kind, place.version)
-        print(report.REQUESTS_HEAD.format(kind=f"{place.kind} {place.version}"), flush=True)
-        for figures in requests.measure(place, directory, chosen, rounds=rounds, seconds=seconds):
-            found.requests.append(figures)
-            print(report.request_row(place.kind, figures), flush=True)
+def _measure(kind: Kind, chosen: list[str], users: int, rounds: int, seconds: int) -> Measured:
+    found = Measured(kind)
+    if scenarios := [scenario for scenario in requests.SCENARIOS if scenario.name in chosen]:
+        with _place(kind) as (place, directory):
+            found.version = place.version
+            print(report.requests_head(f"{kind.label} {place.version}"), flush=True)
+            for figures in requests.measure(place, directory, scenarios, users=users, rounds=rounds, seconds=seconds):
+                found.requests.append(figures)
+                print(report.request_row(kind, figures), flush=True)
     if "commands" in chosen:
         with _place(kind) as (place, _), seeding.opened(place, **commands.SETTINGS) as service:
             found.commands.extend(commands.measure(service, COMMANDS))
-        print("\n".join(map(report.command_row, found.commands)), flush=True)
+        print(report.COMMANDS_HEAD, *map(report.command_row, found.commands), sep="\n", flush=True)
     if "storage" in chosen:
         with _place(kind) as (place, directory):
             found.storage = storage.measure(place, directory)
-        print(report.storage_row(found.storage), flush=True)
+        print(report.STORAGE_HEAD, report.storage_row(found.storage), sep="\n", flush=True)
     return found
 
 
 @contextmanager
 def _place(kind: Kind) -> Iterator[tuple[Place, Path]]:
+    """A place to measure in, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="ledger-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)  # PostgreSQL refuses to run as root, and runs as a user of its own

@@ -14,11 +14,12 @@ from api.service import Service
 from domain.events import EndReason
 from domain.ledger import Recorded, Request
 from domain.session import Session
+from scripts.benchmarks.databases import Kind
 from scripts.benchmarks.seeding import sign_in
 
 USERS, IN_FLIGHT = 500, 256
 SETTINGS = {"LEDGER_TOUCH_INTERVAL": "0", "LEDGER_MAX_SESSIONS_PER_USER": "1000"}
-TARGETS = {"SQLite": 10_000, "PostgreSQL": 7_000}
+TARGETS = {Kind.SQLITE: 10_000, Kind.POSTGRESQL: 7_000}
 
 Command = Callable[[], "Future[Recorded[Any]]"]
 

@@ -23,12 +23,15 @@ class Kind(StrEnum):
     SQLITE = "sqlite"
     POSTGRESQL = "postgresql"
 
+    @property
+    def label(self) -> str:
+        return "SQLite" if self is Kind.SQLITE else "PostgreSQL"
+
 
 @dataclass(frozen=True)
 class Place:
     """Where the service under test keeps its data."""
 
-    kind: str
     version: str
     url: str
     keys_url: str
@@ -50,7 +53,6 @@ def opened(kind: Kind, directory: Path) -> AbstractContextManager[Place]:
 @contextmanager
 def sqlite(directory: Path) -> Iterator[Place]:
     yield Place(
-        "SQLite",
         sqlite3.sqlite_version,
         f"sqlite:///{directory}/ledger.db",
         f"sqlite:///{directory}/keys.db",
@@ -70,7 +72,7 @@ def postgresql(directory: Path) -> Iterator[Place]:
             connection.execute("CREATE DATABASE ledger_keys")
             version = connection.execute("SHOW server_version").fetchone()
         assert version
-        yield Place("PostgreSQL", version[0], _url(host, "ledger"), _url(host, "ledger_keys"), directory / "master.key")
+        yield Place(version[0], _url(host, "ledger"), _url(host, "ledger_keys"), directory / "master.key")
     finally:
         server.cleanup()
 

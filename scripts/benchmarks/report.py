@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts.benchmarks.commands import IN_FLIGHT, TARGETS, USERS, CommandRate
+from scripts.benchmarks.databases import Kind
 from scripts.benchmarks.requests import Figures
 from scripts.benchmarks.storage import Storage
 
@@ -21,19 +22,27 @@ MOST_MB, MOST_BYTES = 200, 350
 class Measured:
     """Everything measured on one database."""
 
-    kind: str
-    version: str
+    kind: Kind
+    version: str = ""
     requests: list[Figures] = field(default_factory=list)
     commands: list[CommandRate] = field(default_factory=list)
     storage: Storage | None = None
 
 
-REQUESTS_HEAD = """
-| {kind} | share of bare | target | requests/s | bare | CPU ms a request | bare | p50 ms | p99 ms | events a request |
-|---|---|---|---|---|---|---|---|---|---|"""
+COMMANDS_HEAD = "\n| command | durable commands/s | commands | events |\n|---|---|---|---|"
+STORAGE_HEAD = (
+    "\n| sessions | MB at first | MB then | recorded touches | bytes of database a touch |\n|---|---|---|---|---|"
+)
 
 
-def request_row(kind: str, f: Figures) -> str:
+def requests_head(title: str) -> str:
+    return (
+        f"\n| {title} | share of bare | target | requests/s | bare | CPU ms a request | bare | p50 ms | p99 ms "
+        "| events a request |\n|---|---|---|---|---|---|---|---|---|---|"
+    )
+
+
+def request_row(kind: Kind, f: Figures) -> str:
     if f.failed:
         raise RuntimeError(f"{f.failed} requests of {f.scenario.name} failed.")
     target = f.scenario.targets[kind]
@@ -82,14 +91,14 @@ def _machine(wrk: str, rounds: int, seconds: int) -> str:
 
 
 def _database(m: Measured) -> Iterable[str]:
-    yield f"\n### {m.kind} {m.version}"
-    yield REQUESTS_HEAD.format(kind="over HTTP")
+    yield f"\n### {m.kind.label} {m.version}"
+    yield requests_head("over HTTP")
     yield from (request_row(m.kind, figures) for figures in m.requests)
     yield _chart(m)
     yield f"\nThe ledger alone, {IN_FLIGHT} commands in flight over {USERS} users; target {TARGETS[m.kind]:,}/s:"
-    yield "\n| command | durable commands/s | commands | events |\n|---|---|---|---|"
+    yield COMMANDS_HEAD
     yield from map(command_row, m.commands)
-    yield "\n| sessions | MB at first | MB then | recorded touches | bytes of database a touch |\n|---|---|---|---|---|"
+    yield STORAGE_HEAD
     if m.storage:
         yield storage_row(m.storage)
 
@@ -101,7 +110,7 @@ def _chart(m: Measured) -> str:
     return f"""
 ```mermaid
 xychart-beta
-    title "Requests/s on {m.kind} as a share of a bare FastAPI handler's (bars), and the targets (line)"
+    title "Requests/s on {m.kind.label} as a share of a bare FastAPI handler's (bars), and the targets (line)"
     x-axis [{names}]
     y-axis "share" 0 --> 1.2
     bar [{shares}]

@@ -8,7 +8,7 @@ from statistics import median
 from sqlalchemy import select
 
 from scripts.benchmarks import load, seeding, servers
-from scripts.benchmarks.databases import Place
+from scripts.benchmarks.databases import Kind, Place
 from scripts.benchmarks.load import Run
 from scripts.benchmarks.seeding import SignedIn
 from scripts.demo import MAC
@@ -28,7 +28,7 @@ class Scenario:
 
     name: str
     requests: Requests
-    targets: dict[str, float]
+    targets: dict[Kind, float]
     settings: dict[str, str] = field(default_factory=lambda: NO_TOUCH)
     uses_up: bool = False  # each session serves once
 
@@ -82,31 +82,32 @@ def revokes(sessions: Sequence[SignedIn], _: str) -> list[bytes]:
 
 
 SCENARIOS = (
-    Scenario("check", checks, {"SQLite": 0.65, "PostgreSQL": 0.40}),
-    Scenario("list five", lists, {"SQLite": 0.40, "PostgreSQL": 0.25}),
-    Scenario("recorded touch", checks, {"SQLite": 0.25, "PostgreSQL": 0.18}, EACH_TOUCH),
-    Scenario("create", creates, {"SQLite": 0.25, "PostgreSQL": 0.18}),
-    Scenario("revoke", revokes, {"SQLite": 0.25, "PostgreSQL": 0.18}, uses_up=True),
+    Scenario("check", checks, {Kind.SQLITE: 0.65, Kind.POSTGRESQL: 0.40}),
+    Scenario("list five", lists, {Kind.SQLITE: 0.40, Kind.POSTGRESQL: 0.25}),
+    Scenario("recorded touch", checks, {Kind.SQLITE: 0.25, Kind.POSTGRESQL: 0.18}, EACH_TOUCH),
+    Scenario("create", creates, {Kind.SQLITE: 0.25, Kind.POSTGRESQL: 0.18}),
+    Scenario("revoke", revokes, {Kind.SQLITE: 0.25, Kind.POSTGRESQL: 0.18}, uses_up=True),
 )
 
 
-def measure(place: Place, directory: Path, names: Sequence[str], *, rounds: int, seconds: int) -> Iterator[Figures]:
+def measure(
+    place: Place, directory: Path, scenarios: Sequence[Scenario], *, users: int, rounds: int, seconds: int
+) -> Iterator[Figures]:
     """Each scenario on a server of its own, with the same sessions, but where they are used up."""
     with seeding.opened(place, **NO_TOUCH) as service:
-        sessions, key = seeding.seed(service, USERS, SESSIONS_EACH), seeding.api_key(service)
+        sessions, key = seeding.seed(service, users, SESSIONS_EACH), seeding.api_key(service)
     load.write_requests(directory / "bare.requests", [load.get("/", "")])
     with servers.bare(directory / "bare.log") as bare:
-        for scenario in SCENARIOS:
-            if scenario.name in names:
-                if scenario.uses_up:
-                    with seeding.opened(place, **NO_TOUCH) as service:
-                        sessions = seeding.seed(service, USERS, USED_UP_EACH)
-                load.write_requests(directory / "requests", scenario.requests(sessions, key))
-                yield _measure(scenario, place, directory, bare, rounds, seconds)
+        for scenario in scenarios:
+            if scenario.uses_up:
+                with seeding.opened(place, **NO_TOUCH) as service:
+                    sessions = seeding.seed(service, users, USED_UP_EACH)
+            load.write_requests(directory / "requests", scenario.requests(sessions, key))
+            yield _measure(scenario, place, directory, bare, users, rounds, seconds)
 
 
 def _measure(
-    scenario: Scenario, place: Place, directory: Path, bare: servers.Server, rounds: int, seconds: int
+    scenario: Scenario, place: Place, directory: Path, bare: servers.Server, users: int, rounds: int, seconds: int
 ) -> Figures:
     runs: list[Run] = []
     baseline: list[Run] = []
@@ -119,7 +120,7 @@ def _measure(
             sent += ran.requests + load.CONNECTIONS  # so many were on their way when it ended
             return ran
 
-        while sent < USERS:
+        while sent < users:
             run(1)
         for _ in range(rounds):
             baseline.append(load.run(bare, directory / "bare.requests", seconds=seconds))
