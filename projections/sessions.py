@@ -147,7 +147,7 @@ def _new_session(fact: SessionCreated) -> tuple[Any, ...]:
         fact.remember_me,
         fact.idp_name,
         None if fact.auth_time is None else to_micros(fact.auth_time),
-        json.dumps(fact.amr),
+        _amr_text(fact.amr),
         fact.device,
         fact.client.ciphertext if isinstance(fact.client, Sealed) else None,
         *(None, None, None),
@@ -238,6 +238,9 @@ def judge(row: Sequence[Any], now: datetime) -> SessionView:
         end,
         ended_by,
     )
+
+
+_amr_text = lru_cache(json.dumps)
 
 
 @lru_cache

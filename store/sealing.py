@@ -5,10 +5,9 @@ base64, absent values left out. Personal data is sealed with AES-256-GCM under i
 (stream, version, topic, event id), so a ciphertext that is moved to another event does not open.
 """
 
-import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import datetime
 from functools import cache
 from typing import Any, Protocol, cast, get_type_hints
@@ -127,8 +126,10 @@ class SealingMapper(Mapper[UUID]):
         plaintext = _personal_data(cast(UserEnrolled | SessionCreated, fact))
         bound_to = place(fact.originator_id, fact.originator_version, get_topic(type(fact)), fact.event_id)
         sealed = Sealed(seal(keys[fact.originator_id], plaintext, bound_to))
-        sealed_field: dict[str, Any] = {"user_id" if isinstance(fact, UserEnrolled) else "client": sealed}
-        return replace(fact, **sealed_field)
+        sealed_fact = object.__new__(type(fact))  # `replace` costs as much as the sealing
+        sealed_fact.__dict__.update(fact.__dict__)
+        sealed_fact.__dict__["user_id" if isinstance(fact, UserEnrolled) else "client"] = sealed
+        return sealed_fact
 
 
 def has_personal_data(fact: Fact) -> bool:
@@ -142,7 +143,7 @@ def _personal_data(fact: UserEnrolled | SessionCreated) -> bytes:
     if isinstance(fact, UserEnrolled):
         return str(fact.user_id).encode()
     client = cast(ClientDetails, fact.client)
-    return json.dumps({"ip": client.ip_address, "ua": client.user_agent}).encode()
+    return to_json({"ip": client.ip_address, "ua": client.user_agent})
 
 
 Convert = Callable[[Any], Any]

@@ -1,19 +1,20 @@
 """The ledger alone, without HTTP: durable commands a second, many in flight, over a few hundred users."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain
 from queue import SimpleQueue
 from typing import Any
+from uuid import UUID
 
 from api.credentials import new_token
 from api.ids import new_uuid7
 from api.service import Service
 from domain.events import EndReason
 from domain.ledger import Recorded, Request
-from domain.session import Session
 from scripts.benchmarks.databases import Kind
 from scripts.benchmarks.seeding import sign_in
 
@@ -44,57 +45,47 @@ def measure(service: Service, count: int) -> list[CommandRate]:
     ]
     rate(service, "preparation", second.creates(count))
     mixed = zip(Sessions(service).creates(count), second.touches(), second.revokes(), strict=True)
-    return [*alone, rate(service, "one of each", (command for three in mixed for command in three))]
+    return [*alone, rate(service, "one of each", list(chain.from_iterable(mixed)))]
 
 
 class Sessions:
-    """Sessions as they are made, and commands about them."""
+    """Sessions as they are made, and commands about them, ready to be sent: who calls is made up beforehand."""
 
     def __init__(self, service: Service) -> None:
         self._ledger = service.ledger
         self._pseudonym = service.keys.pseudonym
-        self._made: list[tuple[str, Future[Recorded[Session]]]] = []
+        self._made: list[tuple[UUID, UUID]] = []
 
-    def creates(self, count: int) -> Iterator[Command]:
+    def creates(self, count: int) -> list[Command]:
+        commands: list[Command] = []
         for number in range(count):
-            user_id, token = f"user-{number % USERS}@example.com", new_token()
+            user_id, said = f"user-{number % USERS}@example.com", sign_in(new_token())
+            self._made.append((self._pseudonym(user_id), said.session_id))
+            commands.append(partial(self._ledger.create_session, user_id, said, _request()))
+        return commands
 
-            def create(user_id: str = user_id, token: str = token) -> "Future[Recorded[Session]]":
-                made = self._ledger.create_session(user_id, sign_in(token), _request())
-                self._made.append((user_id, made))
-                return made
+    def touches(self) -> list[Command]:
+        return [partial(self._ledger.touch_session, stream, made, _request()) for stream, made in self._made]
 
-            yield create
-
-    def touches(self) -> Iterator[Command]:
-        for user_id, made in self._made:
-            stream, session_id = self._pseudonym(user_id), made.result().result.session_id
-            yield lambda stream=stream, session_id=session_id: self._ledger.touch_session(  # type: ignore[misc]
-                stream, session_id, _request()
-            )
-
-    def revokes(self) -> Iterator[Command]:
-        for user_id, made in self._made:
-            stream, session_id = self._pseudonym(user_id), made.result().result.session_id
-            yield lambda stream=stream, session_id=session_id: self._ledger.revoke_session(  # type: ignore[misc]
-                stream, session_id, EndReason.REVOKED_BY_USER, _request()
-            )
+    def revokes(self) -> list[Command]:
+        reason = EndReason.REVOKED_BY_USER
+        return [partial(self._ledger.revoke_session, stream, made, reason, _request()) for stream, made in self._made]
 
 
 def _request() -> Request:
     return Request("key:bench", new_uuid7())
 
 
-def rate(service: Service, name: str, commands: Iterator[Command]) -> CommandRate:
+def rate(service: Service, name: str, commands: Sequence[Command]) -> CommandRate:
     before = service.recorder.max_notification_id() or 0
     answered: SimpleQueue[Future[Recorded[Any]]] = SimpleQueue()
-    started, count, in_flight = time.perf_counter(), 0, 0
-    while in_flight or not count:
-        for command in islice(commands, IN_FLIGHT - in_flight):
+    sent, done, started = 0, 0, time.perf_counter()
+    while done < len(commands):
+        for command in commands[sent : done + IN_FLIGHT]:
             command().add_done_callback(answered.put)
-            in_flight += 1
+            sent += 1
         for _ in range(max(1, answered.qsize())):
             answered.get().result()
-            count, in_flight = count + 1, in_flight - 1
+            done += 1
     seconds = time.perf_counter() - started
-    return CommandRate(name, count / seconds, count, (service.recorder.max_notification_id() or 0) - before)
+    return CommandRate(name, done / seconds, done, (service.recorder.max_notification_id() or 0) - before)
