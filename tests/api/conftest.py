@@ -28,6 +28,7 @@ def open_api(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator
                 "jwt_issuer": ISSUER,
                 "jwt_audience": AUDIENCE,
                 "jwt_jwks": str(write_jwks(tmp_path / "jwks.json")),
+                "guess_limit": 0,  # tests send bad credentials by the hundred while their clock stands still
             }
             return stack.enter_context(running(Settings(**{**standing, **settings}), clock, peer))
 
