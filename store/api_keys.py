@@ -68,7 +68,7 @@ def revoke_key(database: Database, key_id: str, now: int) -> bool:
 
 
 async def find_key(reads: Reads, secret: str) -> ApiKey | None:
-    """The key that this secret opens; None when it is unknown or revoked."""
+    """The key with this secret, also one that was revoked; None when there never was one."""
     rows = await reads.rows(_BY_DIGEST, digest=digest(secret))
     return _key(rows[0]) if rows else None
 
@@ -80,7 +80,7 @@ _COLUMNS = (
     api_keys.c.created_at,
     api_keys.c.revoked_at,
 )
-_BY_DIGEST = Query(select(*_COLUMNS).where(api_keys.c.digest == bindparam("digest"), api_keys.c.revoked_at.is_(None)))
+_BY_DIGEST = Query(select(*_COLUMNS).where(api_keys.c.digest == bindparam("digest")))
 
 
 def _key(row: Sequence[object]) -> ApiKey:
