@@ -70,7 +70,7 @@ async def list_sessions(user: User, listing: SessionListing) -> SessionList:
                  *("malformed-json", "invalid-credentials-form", "two-credentials", "credential-in-url"),
                  *("unauthenticated", "invalid-credential", "insufficient-scope", "cross-site-request"),
                  *("user-disabled", "idempotent-session-ended", "body-too-large", "unsupported-media-type"),
-                 *("invalid-request", "foreign-replacement", "idempotency-key-reused"),
+                 *("invalid-request", "foreign-replacement", "idempotency-key-reused", "too-many-guesses"),
                  *("busy", "store-unavailable", "keys-unavailable"),
              ), openapi_extra=BEARER)  # fmt: skip
 async def create_session(
@@ -124,7 +124,8 @@ async def revoke_all_sessions(
 async def revoke_session(http: HttpRequest, response: Response, user: User, session_id: SessionId) -> Message:
     """End one session; one that has ended already is answered alike. Unknown, foreign and malformed ids are one 404."""
     service = http.app.state.service
-    view = await owned_session(service.sessions, user.session.stream, session_id)
+    with http.app.state.guesses.looking_up(user.name):
+        view = await owned_session(service.sessions, user.session.stream, session_id)
     revoking = service.ledger.revoke_session(view.stream, view.session_id, EndReason.REVOKED_BY_USER, user.request)
     await durable(revoking)
     if user.by_cookie and view.session_id == user.session.session_id:
