@@ -61,6 +61,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "not-found": Kind(404, "Nothing here"),
         "session-not-found": Kind(404, "No such session"),
         "method-not-allowed": Kind(405, "The method is not allowed here"),
+        "request-timeout": Kind(408, "The request took too long to arrive"),
         "idempotent-session-ended": Kind(409, "The session of this idempotency key has ended"),
         "body-too-large": Kind(413, "The body is too large"),
         "unsupported-media-type": Kind(415, "The body must be application/json"),

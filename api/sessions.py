@@ -71,7 +71,7 @@ async def list_sessions(user: User, listing: SessionListing) -> SessionList:
                  *("unauthenticated", "invalid-credential", "insufficient-scope", "cross-site-request"),
                  *("user-disabled", "idempotent-session-ended", "body-too-large", "unsupported-media-type"),
                  *("invalid-request", "foreign-replacement", "idempotency-key-reused", "too-many-guesses"),
-                 *("busy", "store-unavailable", "keys-unavailable"),
+                 *("request-timeout", "busy", "store-unavailable", "keys-unavailable"),
              ), openapi_extra=BEARER)  # fmt: skip
 async def create_session(
     http: HttpRequest,
