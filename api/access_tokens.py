@@ -39,6 +39,10 @@ class InvalidAccessToken(Exception):
         self.reason = reason
 
 
+class UnverifiableAccessToken(InvalidAccessToken):
+    """Nothing shows that our issuer ever made this token, unlike one that has expired."""
+
+
 @dataclass(frozen=True)
 class Claims:
     """What a verified token says; without `session_id` it stands for the client itself."""
@@ -81,6 +85,14 @@ class AccessTokens:
 
     def verify(self, token: str, *, may_be_expired: bool = False) -> Claims:
         """The claims of a token that is valid now, or was. Raises InvalidAccessToken or KeysUnavailable."""
+        try:
+            claims = self._signed(token)
+        except InvalidAccessToken as error:
+            raise UnverifiableAccessToken(error.reason) from None
+        return self._judged(claims, may_be_expired)
+
+    def _signed(self, token: str) -> Mapping[str, Any]:
+        """What one of the issuer's keys has signed."""
         header = _header(token)
         key = self._keys.find(header.get("kid"), ALGORITHMS[header["alg"]])
         if key is None:
@@ -90,7 +102,7 @@ class AccessTokens:
         except (JoseError, MalformedJson):
             raise InvalidAccessToken("signature or payload") from None
         _require(isinstance(claims, dict), "payload")
-        return self._judged(claims, may_be_expired)
+        return dict(claims)
 
     def _judged(self, claims: Mapping[str, Any], may_be_expired: bool) -> Claims:
         audience = claims.get("aud")

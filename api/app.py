@@ -20,6 +20,7 @@ from api.cursors import Cursors
 from api.devices import device_label
 from api.edge import Edge
 from api.errors import install
+from api.guesses import Guesses
 from api.ids import new_uuid7
 from api.openapi import describe_credentials
 from api.presenting import Presenter
@@ -120,6 +121,7 @@ async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: Se
     app.state.cookie = cookie
     app.state.keep_client_details = settings.store_client_details
     app.state.credentials = Credentials(service.sessions, service.reads, tokens, bootstrap or None, cookie.name)
+    app.state.guesses = Guesses(settings.guess_limit, service.clock.micros, log_network=settings.store_client_details)
     app.state.touches = Touches(service.ledger)
     app.state.presenter = Presenter(service.keys, service.key_reads)
     app.state.cursors = Cursors(service.keys.secret_for("cursors"))

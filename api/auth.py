@@ -41,6 +41,7 @@ SIGNED_OUT: dict[int | str, dict[str, Any]] = {
             "body-too-large",
             "unsupported-media-type",
             "invalid-request",
+            "request-timeout",
             "busy",
             "store-unavailable",
             "keys-unavailable",

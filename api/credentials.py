@@ -14,8 +14,9 @@ from starlette.datastructures import Headers, State
 from starlette.requests import Request as HttpRequest
 from starlette.types import Scope as HttpScope
 
-from api.access_tokens import AccessTokens, Claims, InvalidAccessToken
+from api.access_tokens import AccessTokens, Claims, InvalidAccessToken, UnverifiableAccessToken
 from api.errors import Problem
+from api.guesses import UnknownCredential
 from api.service import durable
 from domain.ledger import Request, SessionLedger
 from projections.sessions import SessionQueries, SessionView
@@ -44,6 +45,11 @@ class SignedIn(NamedTuple):
     session: SessionView
     by_cookie: bool
     request: Request
+
+    @property
+    def name(self) -> str:
+        """As events name users."""
+        return f"user:{self.session.stream}"
 
 
 class Credentials:
@@ -97,13 +103,17 @@ class Credentials:
     async def _by_session_token(self, token: str, *, by_cookie: bool) -> Caller:
         """Looked up by digest, so the time it takes tells nothing about the secret (T-12)."""
         session = await self._sessions.by_token(digest(token)) if _SESSION_TOKEN.fullmatch(token) else None
-        if session is None or session.end:
+        if session is None:
+            raise UnknownCredential("This session is not active.")
+        if session.end:
             raise Problem("invalid-credential", "This session is not active.")
         return Caller(session, by_cookie=by_cookie)
 
     async def _by_api_key(self, secret: str) -> Caller:
         key = await self._keys.find(secret)
         if key is None:
+            raise UnknownCredential("This API key is unknown or revoked.")
+        if key.revoked_at is not None:
             raise Problem("invalid-credential", "This API key is unknown or revoked.")
         return Caller(None, key.scopes, actor=f"key:{key.key_id}")
 
@@ -120,10 +130,12 @@ class Credentials:
 
     async def _verified(self, token: str, may_be_expired: bool) -> Claims:
         if self._tokens is None:
-            raise Problem("invalid-credential", "No issuer of access tokens is configured here.")
+            raise UnknownCredential("No issuer of access tokens is configured here.")
         await self._tokens.refresh_if_needed(token)
         try:
             return self._tokens.verify(token, may_be_expired=may_be_expired)
+        except UnverifiableAccessToken:
+            raise UnknownCredential("This access token is not valid.") from None
         except InvalidAccessToken:
             raise Problem("invalid-credential", "This access token is not valid.") from None
 
@@ -187,7 +199,11 @@ def refuse_cross_site(scope: HttpScope) -> None:
 
 async def resolve(state: State, scope: HttpScope) -> Caller:
     """Whoever calls; a user's request touches his session. Every route asks here."""
-    found: Caller = await state.credentials.caller(scope)
+    try:
+        found: Caller = await state.credentials.caller(scope)
+    except UnknownCredential:
+        state.guesses.count_credential(scope.get("client"))
+        raise
     if found.session:
         state.touches.use(found.session, state.service.clock.now(), scope["state"]["request_id"])
     return found
@@ -215,13 +231,18 @@ class Authorized:
     _ledger: SessionLedger
     _request_id: UUID
 
+    @property
+    def name(self) -> str:
+        """As events name actors."""
+        client_id = self._caller.client_id
+        return self._caller.actor if client_id is None else f"user:{self._ledger.pseudonym(client_id)}"
+
     async def command(self) -> Request:
         """On whose behalf a command comes. A client by JWT is enrolled first, so that he can be named later."""
-        if self._caller.client_id is None:
-            return Request(self._caller.actor, self._request_id)
-        client = Request(f"user:{self._ledger.pseudonym(self._caller.client_id)}", self._request_id)
-        await durable(self._ledger.enrol_user(self._caller.client_id, client))
-        return client
+        request = Request(self.name, self._request_id)
+        if self._caller.client_id is not None:
+            await durable(self._ledger.enrol_user(self._caller.client_id, request))
+        return request
 
 
 class Needs:

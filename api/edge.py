@@ -150,11 +150,16 @@ def _route(scope: Scope) -> str:
     return quote(template.replace(":path}", "}")) if template else "null"
 
 
-@lru_cache(maxsize=4096)
-def _network(address: str) -> str:
+def network_of(address: str) -> str | None:
     """Where a request came from, as far as a log may know: a person's address is personal data, his network is not."""
     try:
         version = ip_address(address).version
     except ValueError:
-        return "null"
-    return quote(str(ip_network((address, 24 if version == 4 else 48), strict=False)))
+        return None
+    return str(ip_network((address, 24 if version == 4 else 48), strict=False))
+
+
+@lru_cache(maxsize=4096)
+def _network(address: str) -> str:
+    network = network_of(address)
+    return quote(network) if network else "null"

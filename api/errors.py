@@ -61,12 +61,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "not-found": Kind(404, "Nothing here"),
         "session-not-found": Kind(404, "No such session"),
         "method-not-allowed": Kind(405, "The method is not allowed here"),
+        "request-timeout": Kind(408, "The request took too long to arrive"),
         "idempotent-session-ended": Kind(409, "The session of this idempotency key has ended"),
         "body-too-large": Kind(413, "The body is too large"),
         "unsupported-media-type": Kind(415, "The body must be application/json"),
         "invalid-request": Kind(422, "The request does not fit its description"),
         "foreign-replacement": Kind(422, "The session to replace is not one of this user"),
         "idempotency-key-reused": Kind(422, "The idempotency key came with another request"),
+        "too-many-guesses": Kind(429, "Too many guesses"),
         "internal-error": Kind(500, "Something went wrong on our side"),
         "clock-drift": Kind(503, "The clock cannot be trusted"),
         "busy": Kind(503, "Too busy at the moment"),
@@ -267,8 +269,20 @@ def problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
         status, title = KINDS[kind]
         entry = documented.setdefault(status, _empty_response())
         entry["description"] = f"{entry['description']}; {title}".removeprefix("; ")
+        entry |= {"headers": RATE_LIMIT_HEADERS} if status == 429 else {}
         entry["content"][MEDIA_TYPE]["examples"][kind] = {"summary": title, "value": _example(kind)}
     return documented
+
+
+def _header(description: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
+    return {"description": description, "schema": schema, "example": example}
+
+
+RATE_LIMIT_HEADERS = {
+    "Retry-After": _header("Seconds until the limit is lifted.", {"type": "integer"}, 42),
+    "RateLimit-Policy": _header("The limit `q` in `w` seconds.", {"type": "string"}, '"guesses";q=100;w=60'),
+    "RateLimit": _header("What remains, and for how many seconds.", {"type": "string"}, '"guesses";r=0;t=42'),
+}
 
 
 def _empty_response() -> dict[str, Any]:

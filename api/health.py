@@ -15,7 +15,7 @@ from store.keys import stream_keys_query
 
 router = APIRouter(tags=["operations"])
 
-_REFUSED = ("credential-in-url", "body-too-large")
+_REFUSED = ("credential-in-url", "body-too-large", "request-timeout")
 
 
 @router.get("/healthz", summary="Liveness", responses=problem_responses(*_REFUSED))

@@ -9,8 +9,8 @@ from api.cookies import SessionCookie
 USER_PROBLEMS = (
     *("invalid-credentials-form", "two-credentials", "credential-in-url"),
     *("unauthenticated", "invalid-credential", "insufficient-scope", "cross-site-request"),
-    *("malformed-json", "body-too-large", "unsupported-media-type", "invalid-request"),
-    *("busy", "store-unavailable", "keys-unavailable"),
+    *("malformed-json", "body-too-large", "unsupported-media-type", "invalid-request", "too-many-guesses"),
+    *("request-timeout", "busy", "store-unavailable", "keys-unavailable"),
 )
 """What every call with a credential may answer, also to a body that nobody asked for."""
 

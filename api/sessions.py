@@ -72,8 +72,8 @@ async def list_sessions(http: HttpRequest, user: User, asked: Listing) -> Json:
                  *("malformed-json", "invalid-credentials-form", "two-credentials", "credential-in-url"),
                  *("unauthenticated", "invalid-credential", "insufficient-scope", "cross-site-request"),
                  *("user-disabled", "idempotent-session-ended", "body-too-large", "unsupported-media-type"),
-                 *("invalid-request", "foreign-replacement", "idempotency-key-reused"),
-                 *("busy", "store-unavailable", "keys-unavailable"),
+                 *("invalid-request", "foreign-replacement", "idempotency-key-reused", "too-many-guesses"),
+                 *("request-timeout", "busy", "store-unavailable", "keys-unavailable"),
              ), openapi_extra=BEARER)  # fmt: skip
 async def create_session(
     http: HttpRequest,
@@ -129,7 +129,8 @@ async def revoke_session(http: HttpRequest, response: Response, user: User, sess
     if session_id == str(user.session.session_id):
         view = user.session  # read just now
     else:
-        view = await owned_session(service.sessions, user.session.stream, session_id)
+        with http.app.state.guesses.looking_up(user.name):
+            view = await owned_session(service.sessions, user.session.stream, session_id)
     revoking = service.ledger.revoke_session(view.stream, view.session_id, EndReason.REVOKED_BY_USER, user.request)
     await durable(revoking)
     if user.by_cookie and view.session_id == user.session.session_id:

@@ -225,6 +225,13 @@ class Settings(BaseSettings):
     jwt_jwks: KeySet | None = _setting(
         "The JSON Web Key Set that accepted JWTs are verified with", "a file path or an http(s):// URL"
     )
+    guess_limit: Integer = _integer(
+        "Wrong session ids of one caller, or unknown credentials from one address, in a minute until 429 is answered; "
+        "0 for no limit",
+        100,
+        0,
+        100_000,
+    )
     trusted_proxies: Networks = _setting(
         "Proxies whose forwarding headers are believed",
         "IP addresses and CIDR networks, separated by commas, or empty for none",

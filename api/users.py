@@ -65,7 +65,8 @@ async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> Rev
 async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: SessionId, by: Admin) -> Message:
     """End one session of the user; one that has ended already is answered alike."""
     service = http.app.state.service
-    view = await owned_session(service.sessions, service.keys.pseudonym(user_id), session_id)
+    with http.app.state.guesses.looking_up(by.name):
+        view = await owned_session(service.sessions, service.keys.pseudonym(user_id), session_id)
     revoking = service.ledger.revoke_session(
         view.stream, view.session_id, EndReason.REVOKED_BY_ADMIN, await by.command()
     )

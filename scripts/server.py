@@ -17,6 +17,7 @@ from api.logs import configure_logging
 from api.settings import Settings, SettingsError, load_settings, unknown_settings
 from domain.errors import StoreUnavailable
 from scripts import demo
+from scripts.deadlines import PunctualProtocol, PunctualServer
 from store.clock import Clock, ClockBehindLog
 from store.keys import MasterKeyError
 
@@ -44,7 +45,7 @@ def main() -> None:
     collect_garbage_rarely()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again once all is closed
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        PunctualServer(config).run(sockets=[listening])
 
 
 def collect_garbage_rarely() -> None:
@@ -72,12 +73,18 @@ def _settings(environ: Mapping[str, str]) -> Settings:
 
 
 def _config(settings: Settings) -> uvicorn.Config:
-    """On a signal, requests at hand are finished, for at most `GRACE_S` seconds (F-24)."""
+    """On a signal, requests at hand are finished, for at most `GRACE_S` seconds (F-24).
+
+    No `limit_concurrency`: it counts connections, so that a few hundred idle ones would have everybody else refused,
+    `/healthz` included, and in plain text. Deadlines end idle and slow ones (T-15), a full queue answers 503, and how
+    many connections one client may open is for the proxy to say, which knows the clients.
+    """
     proxies = [str(network) for network in settings.trusted_proxies]
     return uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        http=PunctualProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -70,14 +70,14 @@ def revoke_key(database: Database, key_id: str, now: int) -> bool:
 
 
 class ApiKeys:
-    """The keys in force, looked up anew for each request."""
+    """Every key ever made, looked up anew for each request."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
         self._lookup = GroupedLookup(self._read)
 
     async def find(self, secret: str) -> ApiKey | None:
-        """The key that this secret opens; None when it is unknown or revoked."""
+        """The key with this secret, also one that was revoked; None when there never was one."""
         return await self._lookup.get(digest(secret))
 
     async def _read(self, digests: list[bytes]) -> dict[bytes, ApiKey]:
@@ -98,7 +98,7 @@ _COLUMNS = (
 @cache
 def _by_digest_query(size: int) -> Query:
     wanted = api_keys.c.digest.in_([bindparam(f"k{i}") for i in range(size)])
-    return Query(select(*_COLUMNS, api_keys.c.digest).where(wanted, api_keys.c.revoked_at.is_(None)))
+    return Query(select(*_COLUMNS, api_keys.c.digest).where(wanted))
 
 
 def _key(row: Sequence[object]) -> ApiKey:

@@ -74,6 +74,7 @@ def settings_of(database: Database, directory: Path, **settings: Any) -> Setting
         "jwt_issuer": ISSUER,
         "jwt_audience": AUDIENCE,
         "jwt_jwks": str(write_jwks(directory / "jwks.json")),
+        "guess_limit": 0,  # tests send bad credentials by the hundred while their clock stands still
     }
     return Settings(**{**standing, **settings})
 
@@ -129,6 +130,12 @@ class Api:
     @property
     def service(self) -> Service:
         return self.app.state.service
+
+    def seen_from(self, address: str) -> Api:
+        """The same application, called from another address."""
+        transport = httpx.ASGITransport(self.app, client=(address, 50_000))
+        client = httpx.AsyncClient(transport=transport, base_url=ORIGIN)
+        return Api(self.app, client, self._portal, self.clock)
 
     def request(self, method: str, path: str, headers: Any = None, **more: Any) -> httpx.Response:
         return self._portal.call(lambda: self._client.request(method, path, headers=headers, **more))

@@ -19,7 +19,7 @@ from joserfc import jws, jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from api.access_tokens import AccessTokens, Claims, InvalidAccessToken
+from api.access_tokens import AccessTokens, Claims, InvalidAccessToken, UnverifiableAccessToken
 from api.jwks import KeysUnavailable
 from tests.api.client import by_hand
 
@@ -217,6 +217,19 @@ BAD_HEADERS: list[tuple[str, dict[str, Any]]] = [
     ("kid", {"kid": ""}),
     ("kid", {"kid": "weak"}),
 ]
+
+
+def test_what_the_issuer_never_signed_is_told_from_what_is_not_valid_now(tokens: AccessTokens) -> None:
+    forged = signed()[:-4] + "AAAA"
+    expired = signed({"exp": NOW.timestamp()})
+
+    assert [kind(tokens, token) for token in (forged, expired)] == [UnverifiableAccessToken, InvalidAccessToken]
+
+
+def kind(tokens: AccessTokens, token: str) -> type[InvalidAccessToken]:
+    with pytest.raises(InvalidAccessToken) as refused:
+        tokens.verify(token)
+    return refused.type
 
 
 @pytest.mark.parametrize(("reason", "header"), BAD_HEADERS)

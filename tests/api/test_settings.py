@@ -23,6 +23,7 @@ LOWEST_AND_HIGHEST = {
     "REMEMBER_ABSOLUTE_TIMEOUT": (1, THIRTY_DAYS),
     "TOUCH_INTERVAL": (0, 3600),
     "MAX_SESSIONS_PER_USER": (1, 1000),
+    "GUESS_LIMIT": (0, 100_000),
 }
 
 BAD_INTEGERS = [
@@ -188,6 +189,7 @@ class TestGoodValues:
             "jwt_issuer": None,
             "jwt_audience": None,
             "jwt_jwks": None,
+            "guess_limit": 100,
             "trusted_proxies": [],
             "cookie_samesite": "lax",
             "cookie_insecure": False,

@@ -1,7 +1,7 @@
 """A service under load that is meant to be killed. It says what was acknowledged, one line each, and only then:
 
-`python -m tests.proof.kill_worker <url> <keys url> <master key file> <owner url>`, then one line on stdin that begins the
-load: `<seed> <failpoint or -> <passes>`.
+`python -m tests.proof.kill_worker <url> <keys url> <master key file> <owner url>`. One line on stdin begins the load:
+`<seed> <failpoint or -> <passes>`.
 """
 
 import os

@@ -61,9 +61,9 @@ class Child:
         assert self._process.stdin
         print(seed, failpoint, passes, file=self._process.stdin, flush=True)
 
-    def kill_after(self, seconds: float) -> None:
-        """At a moment after its first acknowledgement."""
-        until(lambda: self.lines or self._process.poll() is not None)
+    def kill_after(self, lines: int, seconds: float) -> None:
+        """At a moment after so many lines."""
+        until(lambda: len(self.lines) >= lines or self._process.poll() is not None)
         time.sleep(seconds)
         self._process.kill()
         self.await_death()
@@ -274,9 +274,9 @@ def test_at_random_moments(stores: Stores, children: Children):
     for number in range(MOMENTS):
         child = children.next()
         child.begin(chance.getrandbits(32))
-        child.kill_after(chance.uniform(0, 0.15))
+        child.kill_after(chance.randrange(120), chance.uniform(0, 0.02))
         look(stores, heard, child, whole=number % 5 == 4)
-    assert len(heard.created) > 300
+    assert len(heard.created) > 100
     assert len(heard.disabled) > 10
 
 
@@ -285,10 +285,10 @@ def test_when_another_process_dies_this_one_goes_on(stores: Stores, children: Ch
     living.begin(1)
     dying.begin(2)
     until(lambda: len(living.lines) > 50 and len(dying.lines) > 50)
-    dying.kill_after(0)
+    dying.kill_after(0, 0)
     so_far = len(living.lines)
     until(lambda: len(living.lines) > so_far + 100)
-    living.kill_after(0)
+    living.kill_after(0, 0)
     heard.add(dying.lines)
     look(stores, heard, living, whole=True)
 
@@ -307,7 +307,7 @@ def test_when_postgresql_itself_crashes(postgres_cluster: PostgresCluster, tmp_p
                 postgres_cluster.start()
                 so_far = len(child.lines)
                 until(lambda child=child, so_far=so_far: len(child.lines) > so_far + 20)
-                child.kill_after(0)
+                child.kill_after(0, 0)
                 look(stores, heard, child, whole=True)
         finally:
             children.close()

@@ -27,12 +27,14 @@ GRACE_S = 10
 class Server:
     """A started server with the settings' defaults, in `directory`, on a port of its own."""
 
+    program: tuple[str, ...] = ("-m", "scripts.server")
+
     def __init__(self, directory: Path, *arguments: str, **settings: str) -> None:
         self._log = directory / "server.log"
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LEDGER_PORT": "0"}
         environment |= {"LEDGER_BOOTSTRAP_API_KEY": KEY, **settings}
         with self._log.open("wb") as log, (directory / "out.txt").open("wb") as out:
-            command = [sys.executable, "-m", "scripts.server", *arguments]
+            command = [sys.executable, *self.program, *arguments]
             self.process = subprocess.Popen(command, cwd=directory, env=environment, stdout=out, stderr=log)
 
     def await_start(self) -> "Server":
