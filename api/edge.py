@@ -144,8 +144,8 @@ def _route(scope: Scope) -> str:
     `scope["route"]` leaves out the prefix of an included router; FastAPI's own context has the whole path.
     """
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-    template: str | None = getattr(route, "path", None)
-    return quote(template.replace(":path}", "}")) if template else "null"
+    template: str | None = getattr(route, "path_format", None)
+    return quote(template) if template else "null"
 
 
 @lru_cache(maxsize=4096)
