@@ -8,6 +8,7 @@ from typing import Annotated
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Header, Path
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -19,6 +20,7 @@ from api.errors import Problem, problem_responses
 from api.listing import SessionListing
 from api.openapi import BEARER, SESSION, USER_PROBLEMS
 from api.schemas import (
+    Documented,
     Message,
     NewSession,
     RevokeAll,
@@ -48,14 +50,25 @@ IdempotencyKey = Annotated[
         description="Repeat the call with the same key, within 24 h, to get the first answer again.",
         min_length=1,
         max_length=255,
-        pattern=r"^[ -~]+$",
+        pattern=r"^[!-~]([ -~]*[!-~])?$",  # HTTP takes spaces off the ends
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),
 ]
 
 SessionId = Annotated[
-    str, Path(description="The public id, as lists show it.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"])
+    str,
+    Documented(format="uuid"),
+    Path(description="The public id, as lists show it.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"]),
 ]
+
+
+class _NoAction(StringConvertor):
+    """A concrete path wins over a template (OpenAPI): `revoke-all` is no session, so DELETE there is a 405."""
+
+    regex = "(?!revoke-all$)[^/]+"
+
+
+register_url_convertor("no_action", _NoAction())
 
 
 @router.get("", summary="List my sessions", responses=problem_responses(*USER_PROBLEMS, "invalid-cursor"),
@@ -119,7 +132,7 @@ async def revoke_all_sessions(
     return RevokedCount(revoked_count=count)
 
 
-@router.delete("/{session_id}", summary="End one of my sessions",
+@router.delete("/{session_id:no_action}", summary="End one of my sessions",
                responses=problem_responses(*USER_PROBLEMS, "session-not-found"), openapi_extra=SESSION)  # fmt: skip
 async def revoke_session(http: HttpRequest, response: Response, user: User, session_id: SessionId) -> Message:
     """End one session; one that has ended already is answered alike. Unknown, foreign and malformed ids are one 404."""
