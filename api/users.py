@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request as HttpRequest
 
 from api.body import StrictRoute
@@ -16,7 +17,15 @@ from api.sessions import SessionId, owned_session
 from domain.events import EndReason
 from store.api_keys import Scope
 
-# Ids may hold slashes, so they take the rest of the path up to the fixed end of each route.
+
+class _UserId(PathConvertor):
+    """Ids may hold slashes, so they take the rest of the path up to the fixed end of each route; line ends, too."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("user_id", _UserId())
+
 router = APIRouter(prefix="/api/users", tags=["users"], route_class=StrictRoute)
 
 Admin = Annotated[Authorized, Depends(Needs(Scope.USERS_ADMIN))]
@@ -29,27 +38,27 @@ def _documented(*more: str) -> dict[str, Any]:
     return {"responses": problem_responses(*USER_PROBLEMS, *more), "openapi_extra": BEARER}
 
 
-@router.post("/{user_id:path}/disable", summary="Disable a user", **_documented())
+@router.post("/{user_id:user_id}/disable", summary="Disable a user", **_documented())
 async def disable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """From the answer on none of his sessions is valid and he cannot sign in. Repeating it changes nothing."""
     await durable(http.app.state.service.ledger.disable_user(user_id, await by.command()))
     return UserState(message="User disabled", user_id=user_id, disabled=True)
 
 
-@router.post("/{user_id:path}/enable", summary="Enable a user", **_documented())
+@router.post("/{user_id:user_id}/enable", summary="Enable a user", **_documented())
 async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """He may sign in again; no old session revives. Repeating it, or enabling an unknown user, records nothing."""
     await durable(http.app.state.service.ledger.enable_user(user_id, await by.command()))
     return UserState(message="User enabled", user_id=user_id, disabled=False)
 
 
-@router.get("/{user_id:path}/sessions", summary="List a user's sessions", **_documented("invalid-cursor"))
+@router.get("/{user_id:user_id}/sessions", summary="List a user's sessions", **_documented("invalid-cursor"))
 async def list_user_sessions(http: HttpRequest, user_id: Id, by: Admin, listing: SessionListing) -> SessionList:
     """As the user himself sees them; an unknown user has none."""
     return await listing.of(http.app.state.service.keys.pseudonym(user_id), by.session_id)
 
 
-@router.delete("/{user_id:path}/sessions", summary="End all sessions of a user", **_documented())
+@router.delete("/{user_id:user_id}/sessions", summary="End all sessions of a user", **_documented())
 async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> RevokedSessions:
     """End every session of the user in one append; an unknown user has none."""
     service = http.app.state.service
@@ -59,7 +68,7 @@ async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> Rev
     return RevokedSessions(message="Sessions revoked", revoked_count=count)
 
 
-@router.delete("/{user_id:path}/sessions/{session_id}", summary="End one session of a user",
+@router.delete("/{user_id:user_id}/sessions/{session_id}", summary="End one session of a user",
                **_documented("session-not-found"))  # fmt: skip
 async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: SessionId, by: Admin) -> Message:
     """End one session of the user; one that has ended already is answered alike."""
