@@ -97,10 +97,10 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("not a moment of the years 1 to 9999 in UTC") from None
 
 
-Printable = Annotated[str, AfterValidator(_printable), Documented(pattern=PRINTABLE_PATTERN)]
-UserId = Annotated[Printable, StringConstraints(min_length=1, max_length=255), AfterValidator(_utf8_limit)]
+_OnlyPrintable = (AfterValidator(_printable), Documented(pattern=PRINTABLE_PATTERN))
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=255), *_OnlyPrintable, AfterValidator(_utf8_limit)]
 Token = Annotated[str, StringConstraints(pattern=TOKEN_PATTERN)]
-Method = Annotated[Printable, StringConstraints(min_length=1, max_length=64)]
+Method = Annotated[str, StringConstraints(min_length=1, max_length=64), *_OnlyPrintable]
 Address = Annotated[str, AfterValidator(_address), Documented(anyOf=[{"format": "ipv4"}, {"format": "ipv6"}])]
 UserAgent = Annotated[str, StringConstraints(max_length=8192), Documented(pattern=NO_NUL_PATTERN)]
 Moment = Annotated[

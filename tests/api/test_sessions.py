@@ -154,6 +154,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_recorded(api: Api):
         answer = api.begin(body)
         assert told(answer) == (422, "invalid-request"), body
         assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
+    assert api.begin({"user_id": ""}).json()["error"] == "/user_id: String should have at least 1 character"
     assert told(api.post("/api/sessions", ADMIN)) == (422, "invalid-request")
     assert told(api.post("/api/sessions", ADMIN, json=["alice"])) == (422, "invalid-request")
     assert api.log() == []
