@@ -17,7 +17,7 @@ from api.devices import device_label
 from api.edge import Edge
 from api.errors import install
 from api.ids import new_uuid7
-from api.openapi import describe_credentials
+from api.openapi import complete_document, operation_id
 from api.presenting import Presenter
 from api.service import Service, Stores
 from api.settings import Settings
@@ -54,11 +54,12 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        generate_unique_id_function=operation_id,
     )
     for module in (sessions, auth, users, health):
         app.include_router(module.router)
     install(app)
-    describe_credentials(app, cookie)
+    complete_document(app, cookie)
     app.add_middleware(Edge, log_client=settings.store_client_details)
     return app
 

@@ -105,6 +105,19 @@ _CHALLENGES = {
     "credential-in-url": f'{_REALM}, error="invalid_request"',
 }
 
+_HEADERS: Mapping[str, Mapping[str, Any]] = {
+    "WWW-Authenticate": {
+        "description": "What is wrong with the credential, or which scope it needs (RFC 6750 §3).",
+        "schema": {"type": "string", "pattern": "^Bearer realm="},
+        "example": _CHALLENGES["invalid-credential"],
+    },
+    "Retry-After": {
+        "description": "After how many seconds to repeat the call.",
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 2,
+    },
+}
+
 _BY_STATUS = {
     401: "unauthenticated",
     404: "not-found",
@@ -261,18 +274,23 @@ class ProblemBody(BaseModel):
 
 def problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route: one entry a status, one example a kind."""
-    documented: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
-        status, title = KINDS[kind]
-        entry = documented.setdefault(status, _empty_response())
-        entry["description"] = f"{entry['description']}; {title}".removeprefix("; ")
-        entry["content"][MEDIA_TYPE]["examples"][kind] = {"summary": title, "value": _example(kind)}
-    return documented
+    statuses = dict.fromkeys(KINDS[kind].status for kind in kinds)
+    return {status: _documented([kind for kind in kinds if KINDS[kind].status == status]) for status in statuses}
 
 
-def _empty_response() -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/ProblemBody"}
-    return {"description": "", "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}}
+def _documented(kinds: list[str]) -> dict[str, Any]:
+    examples = {kind: {"summary": KINDS[kind].title, "value": _example(kind)} for kind in kinds}
+    return {
+        "description": "; ".join(KINDS[kind].title for kind in kinds),
+        "headers": _documented_headers([_standing_headers(kind, {}) for kind in kinds]),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}, "examples": examples}},
+    }
+
+
+def _documented_headers(sent: list[dict[str, str]]) -> dict[str, Any]:
+    """A header is required when every kind of problem with this status has it."""
+    names = dict.fromkeys(name for headers in sent for name in headers)
+    return {name: {**_HEADERS[name], "required": all(name in headers for headers in sent)} for name in names}
 
 
 def _example(kind: str) -> dict[str, Any]:

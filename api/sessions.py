@@ -18,7 +18,7 @@ from api.credentials import Authorized, Needs, User, new_token
 from api.devices import clean_user_agent, device_label
 from api.errors import Problem, problem_responses
 from api.listing import SessionListing
-from api.openapi import BEARER, SESSION, USER_PROBLEMS
+from api.openapi import BEARER, SESSION, USER_PROBLEMS, WRITING
 from api.schemas import (
     Documented,
     Message,
@@ -84,7 +84,7 @@ async def list_sessions(user: User, listing: SessionListing) -> SessionList:
                  *("unauthenticated", "invalid-credential", "insufficient-scope", "cross-site-request"),
                  *("user-disabled", "idempotent-session-ended", "body-too-large", "unsupported-media-type"),
                  *("invalid-request", "foreign-replacement", "idempotency-key-reused"),
-                 *("busy", "store-unavailable", "keys-unavailable"),
+                 *("busy", "store-unavailable", "keys-unavailable", "outcome-unknown"),
              ), openapi_extra=BEARER)  # fmt: skip
 async def create_session(
     http: HttpRequest,
@@ -112,7 +112,7 @@ async def create_session(
     return starting.answer(recorded.result)
 
 
-@router.delete("", summary="End my other sessions", responses=problem_responses(*USER_PROBLEMS), openapi_extra=SESSION)
+@router.delete("", summary="End my other sessions", responses=problem_responses(*WRITING), openapi_extra=SESSION)
 async def revoke_other_sessions(http: HttpRequest, user: User) -> RevokedSessions:
     """End every session of the caller but the one that asks, in one append."""
     count = await _revoke_all(http, user, keep=user.session.session_id)
@@ -120,7 +120,7 @@ async def revoke_other_sessions(http: HttpRequest, user: User) -> RevokedSession
 
 
 @router.post("/revoke-all", summary="End all my sessions",
-             responses=problem_responses(*USER_PROBLEMS), openapi_extra=SESSION)  # fmt: skip
+             responses=problem_responses(*WRITING), openapi_extra=SESSION)  # fmt: skip
 async def revoke_all_sessions(
     http: HttpRequest, response: Response, user: User, body: RevokeAll | None = None
 ) -> RevokedCount:
@@ -133,7 +133,7 @@ async def revoke_all_sessions(
 
 
 @router.delete("/{session_id:no_action}", summary="End one of my sessions",
-               responses=problem_responses(*USER_PROBLEMS, "session-not-found"), openapi_extra=SESSION)  # fmt: skip
+               responses=problem_responses(*WRITING, "session-not-found"), openapi_extra=SESSION)  # fmt: skip
 async def revoke_session(http: HttpRequest, response: Response, user: User, session_id: SessionId) -> Message:
     """End one session; one that has ended already is answered alike. Unknown, foreign and malformed ids are one 404."""
     service = http.app.state.service
