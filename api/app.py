@@ -22,7 +22,7 @@ from api.edge import Edge
 from api.errors import install
 from api.guesses import Guesses
 from api.ids import new_uuid7
-from api.openapi import describe_credentials
+from api.openapi import complete_document
 from api.presenting import Presenter
 from api.service import Service, Stores
 from api.settings import Settings
@@ -65,7 +65,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     for module in (sessions, auth, users, health):
         app.router.routes.extend(module.router.routes)  # `include_router` would match each request twice
     install(app)
-    describe_credentials(app, cookie)
+    complete_document(app, cookie)
     return app
 
 

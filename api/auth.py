@@ -9,12 +9,12 @@ from starlette.responses import RedirectResponse, Response
 from api.body import StrictRoute, accepts_form
 from api.credentials import User, refuse_cross_site
 from api.errors import Problem, problem_responses
-from api.openapi import SESSION, USER_PROBLEMS
+from api.openapi import SESSION, USER_PROBLEMS, WRITING, operation_id
 from api.schemas import CurrentSession, SessionOut
 from api.service import durable
 from domain.ledger import Request
 
-router = APIRouter(prefix="/api/auth", tags=["auth"], route_class=StrictRoute)
+router = APIRouter(prefix="/api/auth", tags=["auth"], route_class=StrictRoute, generate_unique_id_function=operation_id)
 
 CLEAR_SITE_DATA = '"cache", "cookies", "storage"'
 
@@ -36,22 +36,20 @@ SIGNED_OUT: dict[int | str, dict[str, Any]] = {
     204: {"description": "No session of this credential is active; the cookie is cleared"},
     303: {"description": "The same, for a browser's form post: back to `/`"},
     **problem_responses(
-        *("invalid-credentials-form", "two-credentials", "credential-in-url", "malformed-json", "cross-site-request"),
         *(
-            "body-too-large",
-            "unsupported-media-type",
-            "invalid-request",
-            "request-timeout",
-            "busy",
-            "store-unavailable",
-            "keys-unavailable",
-        ),
+            kind
+            for kind in WRITING
+            if kind not in ("unauthenticated", "invalid-credential", "insufficient-scope", "too-many-guesses")
+        )
     ),
 }
 
 
+A_FORM = {"description": "A form's fields are not read.", "content": {"application/x-www-form-urlencoded": {}}}
+
+
 @router.post("/signout", status_code=204, summary="Sign out", responses=SIGNED_OUT, response_class=Response,
-             openapi_extra={"security": [{}, *SESSION["security"]]})  # fmt: skip
+             openapi_extra={"security": [{}, *SESSION["security"]], "requestBody": A_FORM})  # fmt: skip
 @accepts_form
 async def sign_out(http: HttpRequest) -> Response:
     """End the session of this credential. Answers alike when it was dead, unknown or missing: it is not active now.

@@ -19,7 +19,7 @@ PATH = "/api/auth/session"
 class SessionCheck:
     """An ASGI application for the requests that it `takes`; `state` is the application's, complete once it runs."""
 
-    path = PATH  # what the access log calls its route
+    path_format = PATH  # what the access log calls its route
 
     def __init__(self, state: State) -> None:
         self._state = state

@@ -79,8 +79,8 @@ class _Exchange:
         """Raise the problem of a request that the application need not see."""
         if self._scope["method"] == "TRACE":
             raise Problem("method-not-allowed", headers={"Allow": "DELETE, GET, POST"})
-        if "\n" in self._scope["path"]:
-            raise Problem("not-found")  # at the end of a path the router would overlook it
+        if self._scope["path"].endswith("\n"):
+            raise Problem("not-found")  # the router would overlook it
         if self._scope["query_string"]:
             self._check_query(self._scope["query_string"])
         for name, value in self._scope["headers"]:
@@ -146,8 +146,8 @@ def _route(scope: Scope) -> str:
     `scope["route"]` leaves out the prefix of an included router; FastAPI's own context has the whole path.
     """
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-    template: str | None = getattr(route, "path", None)
-    return quote(template.replace(":path}", "}")) if template else "null"
+    template: str | None = getattr(route, "path_format", None)
+    return quote(template) if template else "null"
 
 
 def network_of(address: str) -> str | None:

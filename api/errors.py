@@ -107,6 +107,31 @@ _CHALLENGES = {
     "credential-in-url": f'{_REALM}, error="invalid_request"',
 }
 
+_HEADERS: Mapping[str, Mapping[str, Any]] = {
+    "WWW-Authenticate": {
+        "description": "What is wrong with the credential, or which scope it needs (RFC 6750 §3).",
+        "schema": {"type": "string", "pattern": "^Bearer realm="},
+        "example": _CHALLENGES["invalid-credential"],
+    },
+    "Retry-After": {
+        "description": "After how many seconds to repeat the call.",
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 2,
+    },
+    "RateLimit-Policy": {
+        "description": "The limit `q` in `w` seconds.",
+        "schema": {"type": "string"},
+        "example": '"guesses";q=100;w=60',
+    },
+    "RateLimit": {
+        "description": "What remains, and for how many seconds.",
+        "schema": {"type": "string"},
+        "example": '"guesses";r=0;t=42',
+    },
+}
+# What comes with a problem whose values are known to whoever raises it.
+_RAISED_WITH = {"too-many-guesses": ("Retry-After", "RateLimit-Policy", "RateLimit")}
+
 _BY_STATUS = {
     401: "unauthenticated",
     404: "not-found",
@@ -264,30 +289,23 @@ class ProblemBody(BaseModel):
 
 def problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route: one entry a status, one example a kind."""
-    documented: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
-        status, title = KINDS[kind]
-        entry = documented.setdefault(status, _empty_response())
-        entry["description"] = f"{entry['description']}; {title}".removeprefix("; ")
-        entry |= {"headers": RATE_LIMIT_HEADERS} if status == 429 else {}
-        entry["content"][MEDIA_TYPE]["examples"][kind] = {"summary": title, "value": _example(kind)}
-    return documented
+    statuses = dict.fromkeys(KINDS[kind].status for kind in kinds)
+    return {status: _documented([kind for kind in kinds if KINDS[kind].status == status]) for status in statuses}
 
 
-def _header(description: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
-    return {"description": description, "schema": schema, "example": example}
+def _documented(kinds: list[str]) -> dict[str, Any]:
+    examples = {kind: {"summary": KINDS[kind].title, "value": _example(kind)} for kind in kinds}
+    return {
+        "description": "; ".join(KINDS[kind].title for kind in kinds),
+        "headers": _documented_headers([(*_standing_headers(kind, {}), *_RAISED_WITH.get(kind, ())) for kind in kinds]),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}, "examples": examples}},
+    }
 
 
-RATE_LIMIT_HEADERS = {
-    "Retry-After": _header("Seconds until the limit is lifted.", {"type": "integer"}, 42),
-    "RateLimit-Policy": _header("The limit `q` in `w` seconds.", {"type": "string"}, '"guesses";q=100;w=60'),
-    "RateLimit": _header("What remains, and for how many seconds.", {"type": "string"}, '"guesses";r=0;t=42'),
-}
-
-
-def _empty_response() -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/ProblemBody"}
-    return {"description": "", "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}}
+def _documented_headers(sent: list[tuple[str, ...]]) -> dict[str, Any]:
+    """A header is required when every kind of problem with this status has it."""
+    names = dict.fromkeys(name for headers in sent for name in headers)
+    return {name: {**_HEADERS[name], "required": all(name in headers for headers in sent)} for name in names}
 
 
 def _example(kind: str) -> dict[str, Any]:

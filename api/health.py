@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 
 from api.errors import Problem, problem_responses
+from api.openapi import operation_id
 from api.schemas import Health, PolicyProgress, Readiness
 from api.service import Service
 from store.clock import MAX_DRIFT_S
 from store.database import store_errors
 from store.keys import stream_keys_query
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], generate_unique_id_function=operation_id)
 
 _REFUSED = ("credential-in-url", "body-too-large", "request-timeout")
 

@@ -6,8 +6,18 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_core import to_json
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, to_json
 from starlette.responses import Response
 
 from domain.events import EndReason
@@ -24,6 +34,11 @@ class Json(Response):
 
 TOKEN_PATTERN = r"^[A-Za-z0-9_-]{43}$"
 TOKEN_EXAMPLE = "AHk3p0mLr4dV5b8yqWz1nXcTfGhJ2sKe6uQiOaPvRtM"
+PRINTABLE_PATTERN = r"^[^\u0000-\u001f\u007f\ufffd]*$"
+NO_NUL_PATTERN = r"^[^\u0000]*$"
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 
 
 class _Request(BaseModel):
@@ -35,6 +50,16 @@ class _Answer(BaseModel):
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Documented:
+    """Says in the OpenAPI document what a validator of ours demands, as far as JSON Schema can say it."""
+
+    def __init__(self, **keywords: Any) -> None:
+        self._keywords = keywords
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(core), **self._keywords}
 
 
 def _printable(text: str) -> str:
@@ -61,6 +86,24 @@ def _address(text: str) -> str:
     return str(address)
 
 
+def _moment(value: object) -> object:
+    """RFC 3339 or seconds since 1970. Left alone, pydantic takes digits in a string, and milliseconds for seconds."""
+    match value:
+        case bool():
+            raise ValueError("not a moment")
+        case str() if not _RFC_3339.fullmatch(value):
+            raise ValueError("not a moment as RFC 3339 writes it")
+        case int() | float():
+            return _since_1970(value)
+    return value
+
+
+def _since_1970(seconds: float) -> datetime:
+    if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
+        raise ValueError("not a moment of the years 1 to 9999 in UTC")
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
@@ -68,26 +111,36 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("not a moment of the years 1 to 9999 in UTC") from None
 
 
-UserId = Annotated[
-    str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable), AfterValidator(_utf8_limit)
-]
+_OnlyPrintable = (AfterValidator(_printable), Documented(pattern=PRINTABLE_PATTERN))
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=255), *_OnlyPrintable, AfterValidator(_utf8_limit)]
 Token = Annotated[str, StringConstraints(pattern=TOKEN_PATTERN)]
-Method = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_printable)]
+Method = Annotated[str, StringConstraints(min_length=1, max_length=64), *_OnlyPrintable]
+Address = Annotated[str, AfterValidator(_address), Documented(anyOf=[{"format": "ipv4"}, {"format": "ipv6"}])]
+UserAgent = Annotated[str, StringConstraints(max_length=8192), Documented(pattern=NO_NUL_PATTERN)]
+Moment = Annotated[
+    AwareDatetime,
+    Field(strict=False),
+    BeforeValidator(_moment),
+    AfterValidator(_in_utc),
+    Documented(
+        type=["string", "number"], format="date-time", minimum=_FIRST_SECOND, maximum=_LAST_SECOND
+    ),  # each keyword speaks of one of the types
+]
 
 
 class NewSession(_Request):
     """A sign-in, as the sign-in service tells it."""
 
     user_id: UserId = Field(description="The person who signed in; at most 255 bytes.", examples=["alice@example.com"])
-    ip_address: Annotated[str, AfterValidator(_address)] | None = Field(
+    ip_address: Address | None = Field(
         None, description="The person's address, not the service's.", examples=["203.0.113.7"]
     )
-    user_agent: Annotated[str, StringConstraints(max_length=8192)] | None = Field(
+    user_agent: UserAgent | None = Field(
         None, description="The person's browser; kept up to 512 bytes.", examples=["Mozilla/5.0 (Macintosh; …"]
     )
     remember_me: bool = Field(False, description="Use the longer timeouts and a persistent cookie.")
     idp_name: UserId | None = Field(None, description="Who authenticated the person.", examples=["google"])
-    auth_time: Annotated[AwareDatetime, Field(strict=False), AfterValidator(_in_utc)] | None = Field(
+    auth_time: Moment | None = Field(
         None, description="When the person last authenticated (RFC 3339, or seconds since 1970).",
         examples=["2026-11-23T10:00:00Z"],
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -18,8 +19,9 @@ from api.devices import clean_user_agent, device_label
 from api.errors import Problem, problem_responses
 from api.ids import uuid4
 from api.listing import Listing, sessions_of
-from api.openapi import BEARER, SESSION, USER_PROBLEMS
+from api.openapi import BEARER, SESSION, USER_PROBLEMS, WRITING, operation_id
 from api.schemas import (
+    Documented,
     Json,
     Message,
     NewSession,
@@ -41,7 +43,9 @@ from store.api_keys import Scope, digest
 
 LEEWAY = timedelta(seconds=60)  # between the clocks of two hosts (T-18)
 
-router = APIRouter(prefix="/api/sessions", tags=["sessions"], route_class=StrictRoute)
+router = APIRouter(
+    prefix="/api/sessions", tags=["sessions"], route_class=StrictRoute, generate_unique_id_function=operation_id
+)
 
 IdempotencyKey = Annotated[
     str | None,
@@ -50,14 +54,25 @@ IdempotencyKey = Annotated[
         description="Repeat the call with the same key, within 24 h, to get the first answer again.",
         min_length=1,
         max_length=255,
-        pattern=r"^[ -~]+$",
+        pattern=r"^[!-~]([ -~]*[!-~])?$",  # HTTP takes spaces off the ends
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),
 ]
 
 SessionId = Annotated[
-    str, Path(description="The public id, as lists show it.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"])
+    str,
+    Documented(format="uuid"),
+    Path(description="The public id, as lists show it.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"]),
 ]
+
+
+class _NoAction(StringConvertor):
+    """A concrete path wins over a template (OpenAPI): `revoke-all` is no session, so DELETE there is a 405."""
+
+    regex = "(?!revoke-all$)[^/]+"
+
+
+register_url_convertor("no_action", _NoAction())
 
 
 @router.get("", summary="List my sessions", response_model=SessionList,
@@ -73,7 +88,7 @@ async def list_sessions(http: HttpRequest, user: User, asked: Listing) -> Json:
                  *("unauthenticated", "invalid-credential", "insufficient-scope", "cross-site-request"),
                  *("user-disabled", "idempotent-session-ended", "body-too-large", "unsupported-media-type"),
                  *("invalid-request", "foreign-replacement", "idempotency-key-reused", "too-many-guesses"),
-                 *("request-timeout", "busy", "store-unavailable", "keys-unavailable"),
+                 *("request-timeout", "busy", "store-unavailable", "keys-unavailable", "outcome-unknown"),
              ), openapi_extra=BEARER)  # fmt: skip
 async def create_session(
     http: HttpRequest,
@@ -101,7 +116,7 @@ async def create_session(
     return starting.answer(recorded.result)
 
 
-@router.delete("", summary="End my other sessions", responses=problem_responses(*USER_PROBLEMS), openapi_extra=SESSION)
+@router.delete("", summary="End my other sessions", responses=problem_responses(*WRITING), openapi_extra=SESSION)
 async def revoke_other_sessions(http: HttpRequest, user: User) -> RevokedSessions:
     """End every session of the caller but the one that asks, in one append."""
     count = await _revoke_all(http, user, keep=user.session.session_id)
@@ -109,7 +124,7 @@ async def revoke_other_sessions(http: HttpRequest, user: User) -> RevokedSession
 
 
 @router.post("/revoke-all", summary="End all my sessions",
-             responses=problem_responses(*USER_PROBLEMS), openapi_extra=SESSION)  # fmt: skip
+             responses=problem_responses(*WRITING), openapi_extra=SESSION)  # fmt: skip
 async def revoke_all_sessions(
     http: HttpRequest, response: Response, user: User, body: RevokeAll | None = None
 ) -> RevokedCount:
@@ -121,8 +136,8 @@ async def revoke_all_sessions(
     return RevokedCount(revoked_count=count)
 
 
-@router.delete("/{session_id}", summary="End one of my sessions",
-               responses=problem_responses(*USER_PROBLEMS, "session-not-found"), openapi_extra=SESSION)  # fmt: skip
+@router.delete("/{session_id:no_action}", summary="End one of my sessions",
+               responses=problem_responses(*WRITING, "session-not-found"), openapi_extra=SESSION)  # fmt: skip
 async def revoke_session(http: HttpRequest, response: Response, user: User, session_id: SessionId) -> Message:
     """End one session; one that has ended already is answered alike. Unknown, foreign and malformed ids are one 404."""
     service = http.app.state.service

@@ -3,21 +3,32 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request as HttpRequest
 
 from api.body import StrictRoute
 from api.credentials import Authorized, Needs
 from api.errors import problem_responses
 from api.listing import Listing, sessions_of
-from api.openapi import BEARER, USER_PROBLEMS
+from api.openapi import BEARER, USER_PROBLEMS, WRITING, operation_id
 from api.schemas import Json, Message, RevokedSessions, SessionList, UserId, UserState
 from api.service import durable
 from api.sessions import SessionId, owned_session
 from domain.events import EndReason
 from store.api_keys import Scope
 
-# Ids may hold slashes, so they take the rest of the path up to the fixed end of each route.
-router = APIRouter(prefix="/api/users", tags=["users"], route_class=StrictRoute)
+
+class _UserId(PathConvertor):
+    """Ids may hold slashes, so they take the rest of the path up to the fixed end of each route; line ends, too."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("user_id", _UserId())
+
+router = APIRouter(
+    prefix="/api/users", tags=["users"], route_class=StrictRoute, generate_unique_id_function=operation_id
+)
 
 Admin = Annotated[Authorized, Depends(Needs(Scope.USERS_ADMIN))]
 Id = Annotated[
@@ -25,32 +36,32 @@ Id = Annotated[
 ]
 
 
-def _documented(*more: str) -> dict[str, Any]:
-    return {"responses": problem_responses(*USER_PROBLEMS, *more), "openapi_extra": BEARER}
+def _documented(*problems: str) -> dict[str, Any]:
+    return {"responses": problem_responses(*problems), "openapi_extra": BEARER}
 
 
-@router.post("/{user_id:path}/disable", summary="Disable a user", **_documented())
+@router.post("/{user_id:user_id}/disable", summary="Disable a user", **_documented(*WRITING))
 async def disable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """From the answer on none of his sessions is valid and he cannot sign in. Repeating it changes nothing."""
     await durable(http.app.state.service.ledger.disable_user(user_id, await by.command()))
     return UserState(message="User disabled", user_id=user_id, disabled=True)
 
 
-@router.post("/{user_id:path}/enable", summary="Enable a user", **_documented())
+@router.post("/{user_id:user_id}/enable", summary="Enable a user", **_documented(*WRITING))
 async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """He may sign in again; no old session revives. Repeating it, or enabling an unknown user, records nothing."""
     await durable(http.app.state.service.ledger.enable_user(user_id, await by.command()))
     return UserState(message="User enabled", user_id=user_id, disabled=False)
 
 
-@router.get("/{user_id:path}/sessions", summary="List a user's sessions", response_model=SessionList,
-            **_documented("invalid-cursor"))  # fmt: skip
+@router.get("/{user_id:user_id}/sessions", summary="List a user's sessions", response_model=SessionList,
+            **_documented(*USER_PROBLEMS, "invalid-cursor"))  # fmt: skip
 async def list_user_sessions(http: HttpRequest, user_id: Id, by: Admin, asked: Listing) -> Json:
     """As the user himself sees them; an unknown user has none."""
     return await sessions_of(http, asked, http.app.state.service.keys.pseudonym(user_id), by.session_id)
 
 
-@router.delete("/{user_id:path}/sessions", summary="End all sessions of a user", **_documented())
+@router.delete("/{user_id:user_id}/sessions", summary="End all sessions of a user", **_documented(*WRITING))
 async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> RevokedSessions:
     """End every session of the user in one append; an unknown user has none."""
     service = http.app.state.service
@@ -60,8 +71,8 @@ async def revoke_user_sessions(http: HttpRequest, user_id: Id, by: Admin) -> Rev
     return RevokedSessions(message="Sessions revoked", revoked_count=count)
 
 
-@router.delete("/{user_id:path}/sessions/{session_id}", summary="End one session of a user",
-               **_documented("session-not-found"))  # fmt: skip
+@router.delete("/{user_id:user_id}/sessions/{session_id}", summary="End one session of a user",
+               **_documented(*WRITING, "session-not-found"))  # fmt: skip
 async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: SessionId, by: Admin) -> Message:
     """End one session of the user; one that has ended already is answered alike."""
     service = http.app.state.service

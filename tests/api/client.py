@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -23,6 +23,7 @@ from joserfc.jwk import ECKey
 from api.app import create_app
 from api.service import Service
 from api.settings import Settings
+from projections.sessions import SessionView
 from store.api_keys import ApiKey, Scope, create_key
 from tests.clock import NOON, ManualClock
 from tests.postgres import Database
@@ -140,6 +141,26 @@ class Api:
     def request(self, method: str, path: str, headers: Any = None, **more: Any) -> httpx.Response:
         return self._portal.call(lambda: self._client.request(method, path, headers=headers, **more))
 
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application again, for a client that lives in another event loop."""
+        if scope["type"] != "http":
+            raise NotImplementedError("the lifespan of this application runs already")
+        sent, answered = [await receive()], []
+        while sent[-1].get("more_body"):
+            sent.append(await receive())
+        await asyncio.wrap_future(self._portal.start_task_soon(self._answer, scope, iter(sent), answered.append))
+        for message in answered:
+            await send(message)
+
+    async def _answer(self, scope: Any, sent: Iterator[Any], keep: Callable[[Any], None]) -> None:
+        async def receive() -> Any:
+            return next(sent, {"type": "http.disconnect"})
+
+        async def send(message: Any) -> None:
+            keep(message)
+
+        await self.app(scope, receive, send)
+
     def get(self, path: str, headers: Any = None, **more: Any) -> httpx.Response:
         return self.request("GET", path, headers, **more)
 
@@ -183,6 +204,13 @@ class Api:
         status = self.get("/api/auth/session", headers).status_code
         assert status in (200, 401)
         return status == 200
+
+    def session(self, session_id: UUID) -> SessionView | None:
+        """As every check judges it now."""
+        return self._portal.call(self.service.sessions.by_id, session_id)
+
+    def active_sessions(self, user_id: str) -> list[SessionView]:
+        return self._portal.call(self.service.sessions.active, self.service.keys.pseudonym(user_id))
 
     def key(self, *scopes: Scope) -> tuple[ApiKey, str]:
         return create_key(self.service.database, "test", scopes, self.clock.micros())

@@ -167,6 +167,7 @@ def test_t_08_a_hostile_request_is_one_line_of_the_log(api: Api, log: io.StringI
     before = len(log.getvalue().splitlines())
     sent = [(name, value.encode()) for name, value in {**alice.bearer, **hostile}.items()]
     api.get("/%0d%0a%1b[31m%E2%80%A8fake", sent)
+    until(lambda: len(log.getvalue().splitlines()) > before)
     [line] = log.getvalue().splitlines()[before:]
     assert line.isascii() and line.isprintable()
     assert json.loads(line)["client"] == "192.0.2.0/24"

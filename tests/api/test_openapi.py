@@ -10,7 +10,9 @@ import httpx
 import pytest
 from jsonschema_rs import validator_for
 
+from api.edge import HEADERS as STANDING
 from api.errors import KINDS
+from api.openapi import HEADERS, LINKS
 from tests.api.client import ADMIN, Api, Headers, access_token, bearer, by_cookie
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # the document is the same
@@ -91,6 +93,30 @@ def test_every_problem_is_documented_as_one_with_an_example_of_each_kind(documen
                 assert example["value"]["type"].endswith(f"/{kind}")
 
 
+def test_every_link_leads_to_a_call_and_names_its_parameters(document: dict[str, Any]):
+    calls = {operation["operationId"]: operation for _, operation in operations(document)}
+    assert LINKS.keys() <= calls.keys()
+    for source in LINKS:
+        [links] = [answer["links"] for answer in calls[source]["responses"].values() if "links" in answer]
+        assert len(links) == len(LINKS[source])
+        for name, link in links.items():
+            known = {parameter["name"] for parameter in calls[link["operationId"]].get("parameters", [])}
+            assert link["parameters"].keys() <= known, name
+            assert "requestBody" not in link or "requestBody" in calls[link["operationId"]], name
+
+
+def test_the_headers_of_answers_are_documented(document: dict[str, Any]):
+    known = {f"{operation['operationId']} {status}" for _, operation in operations(document) for status in
+             operation["responses"]}  # fmt: skip
+    assert {" ".join(key) for key in HEADERS} <= known
+    for name, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            headers = {header for header, described in answer["headers"].items() if described.get("required")}
+            assert resolved(document, answer["headers"]["X-Request-Id"]["$ref"])["required"]
+            assert status != "401" or headers == {"WWW-Authenticate"}, name
+            assert status != "503" or headers == ({"Retry-After"} if name != "GET /readyz" else set()), name
+
+
 def test_every_member_and_parameter_has_an_example(document: dict[str, Any]):
     bare = [
         f"{schema_name}.{name}"
@@ -169,6 +195,12 @@ def answers_to_sign_ins(api: Api) -> Iterator[tuple[str, httpx.Response]]:
     yield name, api.begin({"user_id": "carol", "replaces": "A" * 43})
 
 
+def told_headers(answer: dict[str, Any]) -> set[str]:
+    """Those of this answer, and those of every answer, which the document does not repeat."""
+    standing = {name.decode() for name, _ in STANDING} | {"content-type", "content-length"}
+    return standing | {name.lower() for name in answer.get("headers", {})}
+
+
 def test_every_answer_is_documented_and_fits_its_schema(api: Api, document: dict[str, Any]):
     known, components = dict(operations(document)), document["components"]
 
@@ -179,6 +211,7 @@ def test_every_answer_is_documented_and_fits_its_schema(api: Api, document: dict
     undocumented = set()
     for name, answer in answers_to_every_kind_of_request(api):
         documented = known[name]["responses"].get(str(answer.status_code), {})
+        undocumented |= {f"{name}: {header}" for header in answer.headers if header not in told_headers(documented)}
         media_type = answer.headers.get("Content-Type", "")
         if media_type in documented.get("content", {}):
             validator(json.dumps(documented["content"][media_type]["schema"])).validate(answer.json())

@@ -135,6 +135,10 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"user_id": "alice", "auth_time": "0001-01-01T00:00:00+14:00"}, "/auth_time"),
     ({"user_id": "alice", "auth_time": "9999-12-31T23:59:59-14:00"}, "/auth_time"),
     ({"user_id": "alice", "auth_time": True}, "/auth_time"),
+    ({"user_id": "alice", "auth_time": "1764000000"}, "/auth_time"),
+    ({"user_id": "alice", "auth_time": "2025-11-24 16:00Z"}, "/auth_time"),
+    ({"user_id": "alice", "auth_time": 1764000000000}, "/auth_time"),
+    ({"user_id": "alice", "auth_time": -1e300}, "/auth_time"),
     ({"user_id": "alice", "amr": "pwd"}, "/amr"),
     ({"user_id": "alice", "amr": ["pwd"] * 17}, "/amr"),
     ({"user_id": "alice", "amr": ["pwd", ""]}, "/amr/1"),
@@ -150,6 +154,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_recorded(api: Api):
         answer = api.begin(body)
         assert told(answer) == (422, "invalid-request"), body
         assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
+    assert api.begin({"user_id": ""}).json()["error"] == "/user_id: String should have at least 1 character"
     assert told(api.post("/api/sessions", ADMIN)) == (422, "invalid-request")
     assert told(api.post("/api/sessions", ADMIN, json=["alice"])) == (422, "invalid-request")
     assert api.log() == []
@@ -330,12 +335,19 @@ def test_t_03_unknown_foreign_and_malformed_ids_are_the_same_404(api: Api):
         f"{{{alice.id}}}",
         alice.token,
     ]
-    ids += ["%00", "%F0%9F%94%91", "a" * 2000, "revoke-all"]
+    ids += ["%00", "%F0%9F%94%91", "a" * 2000]
     answers = [api.delete(f"/api/sessions/{session_id}", alice.bearer) for session_id in ids]
     assert {told(answer) for answer in answers} == {(404, "session-not-found")}
     assert len({str(same_but_request_id(answer)) for answer in answers}) == 1
     assert api.is_active(alice.bearer)
     assert api.is_active(bob.bearer)
+
+
+def test_an_action_is_no_session(api: Api):
+    alice = api.sign_in()
+    answer = api.delete("/api/sessions/revoke-all", alice.bearer)
+    assert (told(answer), answer.headers["Allow"]) == ((405, "method-not-allowed"), "POST")
+    assert told(api.delete("/api/sessions/revoke-all-", alice.bearer)) == (404, "session-not-found")
 
 
 def test_an_empty_id_never_means_all_the_others(api: Api):

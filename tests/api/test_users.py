@@ -176,6 +176,15 @@ def test_user_ids_are_told_apart_to_the_byte(api: Api):
         assert active == [False] * (number + 1) + [True] * (len(people) - number - 1)
 
 
+def test_an_id_that_nobody_can_have_is_refused(api: Api):
+    for path in ("", "%00", "a%09b", "a%0Ab", "%0A", "a%7F", "a" * 256, "%C3%A9" * 128):
+        for method, end in (("POST", "disable"), ("POST", "enable"), ("GET", "sessions"), ("DELETE", "sessions")):
+            answer = api.request(method, f"/api/users/{path}/{end}", ADMIN)
+            assert told(answer) == (422, "invalid-request"), (path, method)
+            assert answer.json()["errors"][0]["parameter"] == "user_id"
+    assert api.log() == []
+
+
 # -- who did it
 
 
