@@ -62,10 +62,13 @@ def sqlite_database(directory: Path) -> Database:
 
 
 class PostgresCluster:
-    """A server that tests may stop and start again, with the roles `ledger_owner` and `ledger_app`."""
+    """A server that tests may stop and start again, with the roles `ledger_owner` and `ledger_app`.
 
-    def __init__(self) -> None:
-        self._data = Path(tempfile.mkdtemp(prefix="ledger-pg-")).resolve()
+    Its files lie in `directory`, where a test wants them elsewhere than all others.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._data = Path(tempfile.mkdtemp(prefix="ledger-pg-", dir=directory)).resolve()
         self._watchdog = _watch(self._data)
         try:
             self._server = _TunedServer(self._data, cleanup_mode="delete")
