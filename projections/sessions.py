@@ -108,6 +108,7 @@ def _sessions_table(metadata: MetaData, suffix: str) -> Table:
         Column("ended_at", Micros),
         Column("end_reason", Text),
         Column("ended_by", Text),
+        postgresql_with={"fillfactor": 70},  # room on each page for the next version of a row that is touched
     )
     Index(f"sessions{suffix}_token", table.c.token_hash, unique=True)
     Index(f"sessions{suffix}_history", table.c.stream, table.c.created_version)
