@@ -107,6 +107,17 @@ class PostgresCluster:
         """Brings the server back at the same address, unless it is there."""
         self._server.ensure_postgres_running()
 
+    def move_wal(self, directory: Path) -> None:
+        """Lets the write-ahead log lie on another disk than the tables."""
+        self.stop()
+        subprocess.run(["mv", self._data / "pg_wal", directory / "wal"], check=True)  # which keeps its owner
+        (self._data / "pg_wal").symlink_to(directory / "wal")
+        self.start()
+
+    def said(self) -> str:
+        """The server's own log."""
+        return self._server.log.read_text()
+
     def close(self) -> None:
         """Stops the server for good and deletes its files."""
         try:

@@ -6,21 +6,28 @@ The disks are real and small: file systems in memory, which only root can mount.
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from sqlalchemy import text
 
-from tests.api.client import ADMIN, Api, SignedIn, running, settings_of, told, until
+from domain.events import SessionCreated
+from store.database import Database as Store
+from tests.api.client import ADMIN, Api, SignedIn, running, settings_of, settled, told, until
+from tests.api.test_store_down import disk_full as may_not_grow
 from tests.clock import ManualClock
 from tests.postgres import Database, PostgresCluster
-from tests.store.given import assert_consistent, everything
+from tests.store.given import assert_consistent, everything, facts
 
 LONG = "Mozilla/5.0 " + "x" * 480
 REFUSED = (503, "store-unavailable")
+DOWN = (REFUSED, (503, "outcome-unknown"))
 MANY = 3_000
+ROOM = 512 * 1024
+SEGMENT = 16 * 1024 * 1024  # of PostgreSQL's write-ahead log
 
 
 class Disk:
@@ -33,20 +40,20 @@ class Disk:
         if mounted.returncode:
             pytest.skip(f"no small disk can be mounted: {mounted.stderr.strip()}")
 
-    def fill(self) -> None:
+    def fill(self, room: int) -> None:
+        """All but so many bytes, which are for a few writes that succeed."""
         with (self.directory / "ballast").open("wb", buffering=0) as ballast:
-            try:
+            with suppress(OSError):
                 while ballast.write(b"\0" * 4096) == 4096:
                     pass
-            except OSError:
-                return
+            ballast.truncate(ballast.tell() - room)
 
     def free(self) -> None:
         (self.directory / "ballast").unlink()
 
     @contextmanager
-    def full(self) -> Iterator[None]:
-        self.fill()
+    def full(self, room: int = ROOM) -> Iterator[None]:
+        self.fill(room)
         try:
             yield
         finally:
@@ -78,19 +85,25 @@ def kept(api: Api) -> dict[str, list[object]]:
     return {table: rows for table, rows in everything(api.service).items() if table != "keys.user_keys"}
 
 
-def sign_in_until_refused(api: Api, user_id: Callable[[int], str]) -> tuple[list[SignedIn], httpx.Response]:
-    """Everybody who was let in, and the answer that was no longer one; what it was about is nowhere."""
-    let_in = []
+def sign_in_until_refused(api: Api, user_id: Callable[[int], str]) -> list[SignedIn]:
+    """Everybody who was let in; of the first one who was not, nothing is anywhere."""
+    let_in: list[SignedIn] = []
     for number in range(MANY):
-        before = kept(api) if number % 50 == 0 or let_in == [] else None
-        answer = api.begin({"user_id": user_id(number), "user_agent": LONG, "ip_address": "203.0.113.7"})
+        before = kept(api)
+        body = {"user_id": user_id(number), "user_agent": LONG, "ip_address": "203.0.113.7"}
+        answer = api.begin(body)
         if answer.status_code != 201:
-            if before:
-                assert kept(api) == before
-            return let_in, answer
-        made = answer.json()
-        let_in.append(SignedIn(user_id(number), made["session"]["id"], made["token"], made["cookie"]))
+            assert told(answer) == REFUSED
+            assert kept(api) == before
+            assert let_in
+            return let_in
+        let_in.append(signed_in(answer, body["user_id"]))
     pytest.fail("the disk was never full")
+
+
+def signed_in(answer: httpx.Response, user_id: str) -> SignedIn:
+    made = answer.json()
+    return SignedIn(user_id, made["session"]["id"], made["token"], made["cookie"])
 
 
 def refused_and_nothing_changed(api: Api, method: str, path: str, headers: dict[str, str], **more: object) -> None:
@@ -106,70 +119,155 @@ def all_let_in(api: Api, sessions: list[SignedIn]) -> list[bool]:
     return [api.is_active(session.bearer) for session in sessions]
 
 
+def at_rest(api: Api) -> None:
+    """The uses that checks have queued are recorded, as this sign-in behind them is; and the policies have answered."""
+    api.sign_in("somebody last")
+    settled(api)
+
+
+def in_the_log(api: Api) -> set[str]:
+    return {str(fact.session_id) for fact in facts(api.service) if isinstance(fact, SessionCreated)}
+
+
+def is_whole(database: Store) -> bool:
+    with database.reading() as connection:
+        return connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
+
+
+def refuses_writes_and_nothing_else(api: Api, full: AbstractContextManager[None]) -> None:
+    """While the log's disk is full. When it has space again, the same process goes on."""
+    alice = api.sign_in()
+    with full:
+        let_in = sign_in_until_refused(api, lambda number: f"user-{number % 50}")
+        for _ in range(3):
+            refused_and_nothing_changed(
+                api, "POST", "/api/sessions", ADMIN, json={"user_id": "bob", "user_agent": LONG}
+            )
+        api.clock.advance(60)  # so that a check wants to record a use
+        assert all(api.get("/api/auth/session", alice.bearer).status_code == 200 for _ in range(5))
+        assert all(all_let_in(api, let_in))
+        assert api.ids(alice.bearer) == [alice.id]
+        assert api.get("/api/users/alice/sessions", ADMIN).status_code == 200
+    until(lambda: api.begin({"user_id": "bob"}).status_code == 201)
+    assert {session.id for session in let_in} <= in_the_log(api)
+    assert all(all_let_in(api, [alice, *let_in]))
+    assert api.post("/api/auth/signout", alice.by_cookie).status_code == 204
+    assert not api.is_active(alice.bearer)
+    assert api.post("/api/users/bob/disable", ADMIN).status_code == 200
+    at_rest(api)
+    assert_consistent(api.service)
+
+
 def test_f_08_a_full_disk_under_sqlite(disk: Disk, tmp_path: Path):
+    with sqlite_api(disk.directory, tmp_path, tmp_path) as api:
+        refuses_writes_and_nothing_else(api, disk.full())
+        assert is_whole(api.service.database)
+
+
+def test_f_08_a_sqlite_file_that_may_not_grow(tmp_path: Path):
+    """As on a full disk, which not everybody can make."""
+    with sqlite_api(tmp_path, tmp_path, tmp_path) as api:
+        refuses_writes_and_nothing_else(api, may_not_grow(api))
+        assert is_whole(api.service.database)
+
+
+def test_f_08_no_write_of_any_kind_is_half_there(disk: Disk, tmp_path: Path):
     with sqlite_api(disk.directory, tmp_path, tmp_path) as api:
         alice = api.sign_in()
         with disk.full():
-            let_in, refused = sign_in_until_refused(api, lambda number: f"user-{number % 10}")
-            assert told(refused) == REFUSED
-            for _ in range(3):
-                body = {"user_id": "bob", "user_agent": LONG}
-                refused_and_nothing_changed(api, "POST", "/api/sessions", ADMIN, json=body)
+            sign_in_until_refused(api, lambda number: f"user-{number % 50}")
             refused_and_nothing_changed(api, "POST", "/api/users/alice/disable", ADMIN)
+            refused_and_nothing_changed(api, "DELETE", "/api/users/alice/sessions", ADMIN)
+            refused_and_nothing_changed(api, "DELETE", f"/api/sessions/{alice.id}", alice.bearer)
+            refused_and_nothing_changed(api, "POST", "/api/sessions/revoke-all", alice.bearer, json={})
             refused_and_nothing_changed(api, "POST", "/api/auth/signout", alice.by_cookie)
-            api.clock.advance(60)  # so that a check wants to record a use
-            assert all(api.get("/api/auth/session", alice.bearer).status_code == 200 for _ in range(5))
-            assert api.ids(alice.bearer) == [alice.id]
-            assert api.get("/api/users/alice/sessions", ADMIN).status_code == 200
-        until(lambda: api.begin({"user_id": "bob"}).status_code == 201)
-        still = {session.id for n in range(10) for session in let_in if session.user_id == f"user-{n}"}
-        assert still == {session.id for session in let_in}
-        assert all(all_let_in(api, [alice, *let_in[-40:]]))
-        assert api.post("/api/auth/signout", alice.by_cookie).status_code == 204
-        assert not api.is_active(alice.bearer)
-        assert_consistent(api.service)
-        with api.service.database.reading() as connection:
-            assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
+            assert api.is_active(alice.bearer)
 
 
 def test_f_08_a_full_disk_under_the_keys_refuses_only_who_needs_a_new_key(disk: Disk, tmp_path: Path):
     with sqlite_api(tmp_path, disk.directory, tmp_path) as api:
         alice = api.sign_in(user_agent=LONG)
         with disk.full():
-            _, refused = sign_in_until_refused(api, lambda number: f"new-{number}")
-            assert told(refused) == REFUSED
+            let_in = sign_in_until_refused(api, lambda number: f"new-{number}")
             refused_and_nothing_changed(api, "POST", "/api/sessions", ADMIN, json={"user_id": "nobody yet"})
             again = api.sign_in(user_agent=LONG)  # her key is there
             assert api.sessions(again.bearer)[0]["user_agent"] == LONG
+            api.clock.advance(60)
+            assert api.is_active(again.bearer)
+            until(lambda: ("SessionTouched", "self") in api.log())
             assert api.delete(f"/api/sessions/{alice.id}", again.bearer).status_code == 200
             assert all_let_in(api, [alice, again]) == [False, True]
         until(lambda: api.begin({"user_id": "nobody yet"}).status_code == 201)
+        assert all(all_let_in(api, [again, *let_in]))
+        at_rest(api)
+        assert_consistent(api.service)
+        assert is_whole(api.service.keys_database)
+
+
+@contextmanager
+def postgresql_api(cluster: PostgresCluster, directory: Path) -> Iterator[Api]:
+    with cluster.fresh_database() as database, running(settings_of(database, directory), ManualClock()) as api:
+        yield api
+
+
+@contextmanager
+def cluster_in(data: Path, wal: Path) -> Iterator[PostgresCluster]:
+    cluster = PostgresCluster(data)
+    try:
+        cluster.move_wal(wal)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize("disk", [96], indirect=True)
+def test_f_08_a_full_disk_under_the_tables_of_postgresql(disk: Disk, tmp_path: Path):
+    """A table that cannot grow is an error of the statement."""
+    with cluster_in(disk.directory, tmp_path) as cluster, postgresql_api(cluster, tmp_path) as api:
+        refuses_writes_and_nothing_else(api, disk.full(room=64 * 1024))
+
+
+@pytest.mark.parametrize("disk", [64], indirect=True)
+def test_f_08_a_full_disk_under_the_write_ahead_log_of_postgresql(disk: Disk, tmp_path: Path):
+    """It panics when it cannot write its log, and comes back by itself or when it is started again.
+
+    A COMMIT may have been under way, so a refusal may say that the outcome is unknown; nothing may be there by half.
+    """
+    with cluster_in(tmp_path, disk.directory) as cluster, postgresql_api(cluster, tmp_path) as api:
+        alice = api.sign_in()
+        disk.fill(room=2 * SEGMENT)
+        let_in, refused = sign_in_until_it_panics(api, cluster)
+        assert told(refused) in DOWN
+        assert let_in
+        assert "PANIC" in cluster.said()
+        left = api.post("/api/auth/signout", alice.by_cookie)
+        for answer in (left, api.get("/api/auth/session", alice.bearer), api.get("/api/sessions", alice.bearer)):
+            assert answer.status_code in (200, 204) or (told(answer) in DOWN and answer.headers["Retry-After"])
+        assert (left.status_code == 204) is ("Set-Cookie" in left.headers)
+        disk.free()
+        until(lambda: is_back(api, cluster))
+        if told(left) != (503, "outcome-unknown"):
+            assert api.is_active(alice.bearer) is (left.status_code == 503)
+        assert {session.id for session in let_in} <= in_the_log(api)
+        assert all(all_let_in(api, let_in))
+        at_rest(api)
         assert_consistent(api.service)
 
 
-@pytest.mark.parametrize("disk", [256], indirect=True)
-def test_f_08_a_full_disk_under_postgresql(disk: Disk, tmp_path: Path):
-    """It stops when it cannot write its log, and comes back by itself, or when it is started again."""
-    cluster = PostgresCluster(disk.directory)
-    try:
-        with cluster.fresh_schema() as log, cluster.fresh_schema() as keys:
-            database = Database("postgresql", log.app_url, log.owner_url, keys.app_url)
-            with running(settings_of(database, tmp_path), ManualClock()) as api:
-                alice = api.sign_in()
-                disk.fill()
-                let_in, refused = sign_in_until_refused(api, lambda number: f"user-{number % 200}")
-                assert refused.status_code == 503
-                for _ in range(3):
-                    assert api.begin({"user_id": "bob", "user_agent": LONG}).status_code in (201, 503)
-                    assert api.get("/api/auth/session", alice.bearer).status_code in (200, 503)
-                answer = api.post("/api/auth/signout", alice.by_cookie)
-                assert answer.status_code in (204, 503)
-                assert (answer.status_code == 204) is ("Set-Cookie" in answer.headers)
-                disk.free()
-                cluster.start()
-                until(lambda: api.begin({"user_id": "carol"}).status_code == 201)
-                assert api.is_active(alice.bearer) is (answer.status_code == 503)
-                assert all(all_let_in(api, let_in))
-                assert_consistent(api.service)
-    finally:
-        cluster.close()
+def sign_in_until_it_panics(api: Api, cluster: PostgresCluster) -> tuple[list[SignedIn], httpx.Response]:
+    """Each sign-in begins another segment of the server's log, and there is no space for many."""
+    let_in: list[SignedIn] = []
+    for number in range(MANY):
+        answer = api.begin({"user_id": f"user-{number}", "user_agent": LONG})
+        if answer.status_code != 201:
+            return let_in, answer
+        let_in.append(signed_in(answer, f"user-{number}"))
+        with suppress(psycopg.OperationalError):
+            cluster.execute("SELECT pg_switch_wal()")
+    pytest.fail("the disk was never full")
+
+
+def is_back(api: Api, cluster: PostgresCluster) -> bool:
+    with suppress(subprocess.CalledProcessError):
+        cluster.start()
+    return api.begin({"user_id": "carol"}).status_code == 201
