@@ -56,6 +56,11 @@ class Database:
         with self._reader.connect() as connection:
             yield connection
 
+    def must_exist(self) -> None:
+        """Raise `StoreUnavailable` for a SQLite file that is not there, which would otherwise be made."""
+        if self.is_sqlite and not self.path.is_file():
+            raise StoreUnavailable(f"There is no database at {self.path}.")
+
     def discard_connections(self) -> None:
         """Drop pooled connections, which a restart of the database has made useless."""
         self._writer.dispose()
@@ -91,10 +96,13 @@ def store_errors() -> Iterator[None]:
 
 
 def _sqlite_writer(path: Path) -> Engine:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    def connect() -> sqlite3.Connection:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _connect_sqlite(f"file:{_uri(path)}?mode=rwc")
+
     engine = create_engine(
         "sqlite://",
-        creator=lambda: _connect_sqlite(f"file:{_uri(path)}?mode=rwc"),
+        creator=connect,
         poolclass=QueuePool,
         pool_size=2,
         max_overflow=8,

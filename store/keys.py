@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import Column, Insert, LargeBinary, MetaData, Table, Text, bindparam, insert, select
@@ -42,6 +42,7 @@ secrets = Table(
     "secrets", metadata, Column("name", Text, primary_key=True), Column("wrapped", LargeBinary, nullable=False)
 )
 
+_PEPPER = select(secrets.c.wrapped).where(secrets.c.name == "pepper")
 _KEYS = select(user_keys.c.stream, user_keys.c.wrapped)
 
 
@@ -57,13 +58,25 @@ class KeyStore:
     """Nothing is cached: a key is in memory for one batch or one request, so destroying it is effective at once."""
 
     def __init__(self, database: Database, master_key_file: Path) -> None:
-        self.database = database
         with store_errors(), database.transaction() as connection:
             one_creator_at_a_time(connection)
             metadata.create_all(connection)
-            wrapped = connection.execute(select(secrets.c.wrapped)).scalar()
-        self._master = _read_master_key(master_key_file, create=wrapped is None)
-        self.pepper = self._pepper(master_key_file)
+            wrapped = connection.execute(_PEPPER).scalar()
+        self._open(database, master_key_file, create=wrapped is None)
+
+    @classmethod
+    def existing(cls, database: Database, master_key_file: Path) -> Self:
+        """The keys that are there; none is made. Raises `StoreUnavailable` or `MasterKeyError` where there are none."""
+        store = cls.__new__(cls)
+        store._open(database, master_key_file, create=False)
+        return store
+
+    def _open(self, database: Database, master_key_file: Path, *, create: bool) -> None:
+        self.database = database
+        self._master = _read_master_key(master_key_file, create=create)
+        if create:
+            self._make_pepper()
+        self.pepper = self._read_pepper(master_key_file)
 
     def pseudonym(self, user_id: str) -> UUID:
         """A user's stream: a version 8 UUID (RFC 9562) made of HMAC-SHA-256(pepper, user id)."""
@@ -135,13 +148,17 @@ class KeyStore:
         insert_into = insert_sqlite if self.database.is_sqlite else insert_postgresql
         return insert_into(table).on_conflict_do_nothing()
 
-    def _pepper(self, master_key_file: Path) -> bytes:
-        query = select(secrets.c.wrapped).where(secrets.c.name == "pepper")
-        fresh = seal(self._master, os.urandom(KEY_BYTES), b"pepper")
+    def _make_pepper(self) -> None:
+        """Unless another process has made it since."""
+        wrapped = seal(self._master, os.urandom(KEY_BYTES), b"pepper")
         with store_errors(), self.database.transaction() as connection:
-            if connection.execute(query).scalar() is None:
-                connection.execute(self._insert_if_absent(secrets).values(name="pepper", wrapped=fresh))
-            wrapped = connection.execute(query).scalar_one()
+            connection.execute(self._insert_if_absent(secrets).values(name="pepper", wrapped=wrapped))
+
+    def _read_pepper(self, master_key_file: Path) -> bytes:
+        with store_errors(), self.database.reading() as connection:
+            wrapped = connection.execute(_PEPPER).scalar()
+        if wrapped is None:
+            raise MasterKeyError(f"{self.database.url.render_as_string()} holds no keys yet.")
         try:
             return unseal(self._master, wrapped, b"pepper")
         except SealBroken as error:

@@ -1,0 +1,37 @@
+"""`./scripts/ledger`: what operators and auditors do from a shell. Straight to the store; no server need run."""
+
+import os
+import signal
+import sys
+
+import typer
+
+from scripts.cli import keys
+from scripts.cli.opening import CANNOT_READ_OR_WRITE
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # it prints local variables, and they may hold people's data
+    help="Operate and audit the session ledger.",
+)
+app.add_typer(keys.app, name="keys")
+
+
+def main() -> None:
+    """A reader who closes the pipe ends this quietly, as he ends `git log`; what cannot be printed is an error."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.umask(0o077)
+    try:
+        try:
+            app(prog_name="./scripts/ledger")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again at exit
+        print(f"Cannot write: {error}", file=sys.stderr)
+        sys.exit(CANNOT_READ_OR_WRITE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""`./scripts/ledger keys`: the API keys of services and administrators."""
+
+from typing import Annotated, Any
+
+import typer
+
+from scripts.cli.opening import NO, reading, service
+from scripts.cli.output import AsJson, print_json, print_table
+from store.api_keys import ApiKey, Scope, create_key, list_keys, revoke_key
+from store.clock import from_micros
+
+app = typer.Typer(no_args_is_help=True, help="API keys of services and administrators.")
+
+COLUMNS = ("id", "name", "scopes", "created_at", "revoked_at")
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for, for people.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given several times.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it, this once."""
+    with service() as opened:
+        key, secret = create_key(opened.database, name, scope, opened.clock.micros())
+    if as_json:
+        print_json({**_shown(key), "key": secret})
+    else:
+        typer.echo(f"Key {key.key_id} ({name}): {', '.join(sorted(key.scopes))}", err=True)
+        typer.echo(secret)
+
+
+@app.command("list")
+def show(as_json: AsJson = False) -> None:
+    """Every key ever made, without its secret."""
+    with reading() as opened:
+        found = [_shown(key) for key in list_keys(opened.database)]
+    if as_json:
+        print_json({"keys": found})
+    else:
+        rows = [{**key, "scopes": " ".join(key["scopes"])} for key in found]
+        print_table(rows, COLUMNS)
+
+
+@app.command("revoke")
+def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `list` shows it.")], as_json: AsJson = False) -> None:
+    """Refuse a key from now on."""
+    with service() as opened:
+        revoked = revoke_key(opened.database, key_id, opened.clock.micros())
+    if not revoked:
+        typer.echo(f"No key {key_id} is in force.", err=True)
+        raise typer.Exit(NO)
+    if as_json:
+        print_json({"id": key_id, "revoked": True})
+    else:
+        typer.echo(f"Key {key_id} is revoked.", err=True)
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.key_id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "created_at": from_micros(key.created_at),
+        "revoked_at": key.revoked_at and from_micros(key.revoked_at),
+    }

@@ -1,0 +1,85 @@
+"""How a command reaches the ledger: read-only, or with all that it takes to record something; what exit codes say."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from api.app import open_service
+from api.service import Service
+from api.settings import Settings, SettingsError, load_settings
+from domain.errors import StoreUnavailable
+from store.clock import Clock, ClockBehindLog
+from store.database import Database, store_errors
+from store.keys import KeyStore, MasterKeyError
+from store.recorder import last_recorded_at
+from store.sealing import SealingMapper
+
+NO = 1
+"""The answer is no: nothing was found, something differs, or a wish was refused."""
+
+BAD_USAGE = 2
+"""The command, or a setting, is not understood. Nothing was touched."""
+
+CANNOT_READ_OR_WRITE = 3
+"""The store, the keys or a file cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The store, to look at: nothing in it is created or changed."""
+
+    settings: Settings
+    database: Database
+    keys_database: Database
+    keys: KeyStore
+    mapper: SealingMapper
+    clock: Clock
+
+
+@contextmanager
+def reading() -> Iterator[Reading]:
+    """Open what is there. A ledger that does not exist is an error, and stays so."""
+    with _told():
+        settings = load_settings(os.environ)
+        database, keys_database = Database(settings.database_url), Database(settings.keys_database_url)
+        try:
+            database.must_exist()
+            keys_database.must_exist()
+            keys = KeyStore.existing(keys_database, Path(settings.master_key_file))
+            with store_errors():
+                clock = Clock(not_before=last_recorded_at(database))
+            yield Reading(settings, database, keys_database, keys, SealingMapper(keys), clock)
+        finally:
+            database.close()
+            keys_database.close()
+
+
+@contextmanager
+def service() -> Iterator[Service]:
+    """Open the store to record something through the front door, as a server does, beside those that run."""
+    with _told():
+        opened = open_service(load_settings(os.environ))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say on stderr what is wrong, and end with the exit code for it."""
+    try:
+        yield
+    except SettingsError as error:
+        raise _ended(BAD_USAGE, error) from error
+    except (StoreUnavailable, MasterKeyError, ClockBehindLog) as error:
+        raise _ended(CANNOT_READ_OR_WRITE, error) from error
+
+
+def _ended(code: int, error: Exception) -> typer.Exit:
+    typer.echo(str(error), err=True)
+    return typer.Exit(code)
