@@ -10,12 +10,14 @@ from eventsourcing.application import Application
 from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment, EnvType
 
+from domain.aggregate import Acting, Context
 from domain.events import EndReason
 from domain.session import Limits, Session
-from domain.user import Context, SignIn, User
+from domain.user import SignIn, User
 
 T = TypeVar("T")
-Decision = Callable[[User | None, Context], tuple[User | None, T]]
+Decision = Callable[[Any, Context], tuple[Acting | None, T]]
+"""Takes the aggregate as it is, or None, and says what it is now, and the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[T]):
-    """A wish about one user. `decide` may run again, on newer facts; only its last run counts."""
+    """A wish about one stream, mostly a user. `decide` may run again, on newer facts; only its last run counts."""
 
     stream: UUID
     decide: Decision[T]

@@ -1,5 +1,6 @@
 """A session inside a user: how long it may live, when it ends, and why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -45,6 +46,16 @@ class End(NamedTuple):
     reason: EndReason
 
 
+class Invalidation(NamedTuple):
+    """A `SessionsInvalidatedBefore` fact, recorded at `at`: sessions created before `before` are not valid since."""
+
+    before: datetime
+    at: datetime
+    reason: EndReason
+    event_id: UUID
+    correlation_id: UUID
+
+
 @dataclass(slots=True)
 class Session:
     """A signed-in session that has not been recorded as ended. `deadline`: when time alone ends it, and why."""
@@ -65,6 +76,11 @@ class Session:
 
     def is_live(self, now: datetime) -> bool:
         return now < self.deadline.at
+
+    def invalidation(self, invalidations: Sequence[Invalidation]) -> Invalidation | None:
+        """Which of these ended this session: the first one that fits, unless time had ended it before."""
+        first = next((i for i in invalidations if self.created_at < i.before), None)
+        return first if first and first.at < self.deadline.at else None
 
 
 def deadline(created_at: datetime, last_active_at: datetime, timeouts: Timeouts) -> End:

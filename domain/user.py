@@ -4,15 +4,15 @@ A decision looks at everything before it emits anything, so one that raises has 
 raises and never judges: history must always replay.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-from eventsourcing.domain import Aggregate, CanSnapshotAggregate, DomainEvent, event
+from eventsourcing.domain import CanSnapshotAggregate, DomainEvent, event
 from eventsourcing.utils import get_topic, register_topic
 
+from domain.aggregate import Acting, Context
 from domain.errors import UserDisabled as UserIsDisabled
 from domain.events import (
     ClientDetails,
@@ -24,21 +24,11 @@ from domain.events import (
     UserEnabled,
     UserEnrolled,
 )
-from domain.session import Limits, Session, shared_timeouts
+from domain.session import Invalidation, Limits, Session, shared_timeouts
 
 EXPIRY = "policy:end-sessions-on-timeout"
 DISABLED = "policy:revoke-sessions-on-user-disabled"
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Who acts, when, and on whose request: what every fact of one command shares."""
-
-    now: datetime
-    actor: str
-    correlation_id: UUID
-    causation_id: UUID | None
-    new_event_id: Callable[[], UUID]
+INVALIDATED = "policy:end-sessions-on-sessions-invalidated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +74,7 @@ class UserSnapshot(CanSnapshotAggregate[UUID], DomainEvent):
 register_topic(UserSnapshot.TOPIC, UserSnapshot)
 
 
-class User(Aggregate):
+class User(Acting):
     """A person who signs in. Holds the sessions that have not ended, so it stays small whatever his history."""
 
     TOPIC = "User"
@@ -101,17 +91,7 @@ class User(Aggregate):
     @classmethod
     def enrol(cls, stream: UUID, user_id: str, context: Context) -> Self:
         """The ledger first hears of `user_id`."""
-        user = cls._create(
-            cls.Created,
-            id=stream,
-            user_id=user_id,
-            timestamp=context.now,
-            event_id=context.new_event_id(),
-            actor=context.actor,
-            correlation_id=context.correlation_id,
-            causation_id=context.causation_id,
-        )
-        return user.acting(context)
+        return cls.begin(stream, context, user_id=user_id)
 
     def create_session(self, sign_in: SignIn, limits: Limits) -> Session:
         """Begin a session; end the one it replaces and, at the cap, the least recently active."""
@@ -165,6 +145,11 @@ class User(Aggregate):
             self._revoke(session_id, reason)
         return len(ending)
 
+    def is_active(self, session_id: UUID, context: Context) -> bool:
+        """Whether this is a session of his that is valid then (D3)."""
+        session = self._live(session_id)
+        return bool(session and session.is_live(context.now) and not session.invalidation(context.invalidations))
+
     def disable(self) -> bool:
         """Refuse this user from here on; False when he already was."""
         if self.disabled:
@@ -194,13 +179,16 @@ class User(Aggregate):
         return len(ending)
 
     def settle(self) -> int:
-        """Record what time has ended. A disabled user's sessions ended by that, whatever the time."""
-        if self.disabled or (self.sessions and self._now < min([s.deadline.at for s in self.sessions.values()])):
+        """Record what time, or an invalidation, has ended. A disabled user's sessions ended by that, whatever since."""
+        if self.disabled or not self._is_any_over():
             return 0
-        ending = [s for s in self.sessions.values() if not s.is_live(self._now)]
+        ending = [s for s in self.sessions.values() if self._is_over(s)]
         for session in ending:
-            end = session.deadline
-            self._revoke(session.session_id, end.reason, at=end.at, actor=EXPIRY)
+            if invalidation := session.invalidation(self._context.invalidations):
+                self._revoke_invalidated(session.session_id, invalidation)
+            else:
+                end = session.deadline
+                self._revoke(session.session_id, end.reason, at=end.at, actor=EXPIRY)
         return len(ending)
 
     # -- appliers
@@ -234,27 +222,37 @@ class User(Aggregate):
 
     # -- helpers
 
-    def acting(self, context: Context) -> Self:
-        """Take on the context of the next command. Time never runs backwards within a stream (F-16)."""
-        self._context = context
-        self._now = max(context.now, self.modified_on)
-        return self
+    @property
+    def size(self) -> int:
+        return len(self.sessions)
 
-    def trigger_event(self, event_class: type[Any], **facts: Any) -> None:
-        """Add the command's context to the facts: nothing in the library reads the wall clock."""
-        context = self._context
-        facts.setdefault("actor", context.actor)
-        facts.setdefault("causation_id", context.causation_id)
-        super().trigger_event(
-            event_class,
-            timestamp=self._now,
-            event_id=context.new_event_id(),
-            correlation_id=context.correlation_id,
-            **facts,
-        )
+    def next_deadline(self, now: datetime) -> datetime | None:
+        return min([s.deadline.at for s in self.sessions.values() if s.deadline.at > now], default=None)
 
     def _revoke(self, session_id: UUID, reason: EndReason, *, at: datetime | None = None, **facts: Any) -> None:
         self.trigger_event(self.SessionRevoked, session_id=session_id, reason=reason, ended_at=at or self._now, **facts)
+
+    def _revoke_invalidated(self, session_id: UUID, by: Invalidation) -> None:
+        self._revoke(
+            session_id,
+            by.reason,
+            at=by.at,
+            actor=INVALIDATED,
+            causation_id=by.event_id,
+            correlation_id=by.correlation_id,
+        )
+
+    def _is_any_over(self) -> bool:
+        """Mostly no, and asked at each command: so it looks at as little as it can."""
+        sessions = self.sessions.values()
+        if not sessions:
+            return False
+        return self._now >= min([s.deadline.at for s in sessions]) or (
+            bool(self._context.invalidations) and any(map(self._is_over, sessions))
+        )
+
+    def _is_over(self, session: Session) -> bool:
+        return not session.is_live(self._now) or bool(session.invalidation(self._context.invalidations))
 
     def _live(self, session_id: UUID) -> Session | None:
         return None if self.disabled else self.sessions.get(session_id)

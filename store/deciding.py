@@ -1,4 +1,4 @@
-"""What a batch asks of each user, and what is decided: facts, answers and refusals, before anything is recorded."""
+"""What a batch asks of each stream, and what is decided: facts, answers and refusals, before anything is recorded."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +10,17 @@ from uuid import UUID
 
 from eventsourcing.persistence import StoredEvent
 
+from domain.aggregate import Acting, Context
 from domain.errors import LedgerError, StoreUnavailable
 from domain.events import Fact, UserEnrolled
 from domain.ledger import Command, Recorded
-from domain.user import Context, User
+from domain.session import Invalidation
+from store.aggregates import read_aggregates
 from store.clock import Clock
 from store.database import Database
 from store.idempotency import KeptAnswer
 from store.keys import KeyStore
 from store.sealing import SealingMapper, has_personal_data
-from store.users import read_users
 
 logger = logging.getLogger("ledger.writer")
 
@@ -38,12 +39,12 @@ class Pending:
 
 
 @dataclass(slots=True)
-class UserWork:
-    """One user's part of a batch: decided on version `base`, as of a moment before `holds_until`, the next deadline."""
+class StreamWork:
+    """A stream's part of a batch: decided on version `base`, as of a moment before `holds_until`, the next deadline."""
 
     stream: UUID
     pending: list[Pending] = field(default_factory=list)
-    user: User | None = None
+    aggregate: Acting | None = None
     base: int = 0
     holds_until: datetime | None = None
     facts: list[Fact] = field(default_factory=list)
@@ -57,17 +58,17 @@ class UserWork:
         return [{"stream": f.originator_id, "user_id": f.user_id} for f in self.facts if isinstance(f, UserEnrolled)]
 
 
-def by_user(batch: Sequence[Pending]) -> list[UserWork]:
-    """A batch, user by user; each user's commands in the order in which they came."""
-    work: dict[UUID, UserWork] = {}
+def by_stream(batch: Sequence[Pending]) -> list[StreamWork]:
+    """A batch, stream by stream; each one's commands in the order in which they came."""
+    work: dict[UUID, StreamWork] = {}
     for pending in batch:
         stream = pending.command.stream
-        work.setdefault(stream, UserWork(stream)).pending.append(pending)
+        work.setdefault(stream, StreamWork(stream)).pending.append(pending)
     return list(work.values())
 
 
 class Decider:
-    """Runs decisions on users. One that raises is refused alone, and leaves nothing behind."""
+    """Runs decisions on aggregates, mostly users. One that raises is refused alone, and leaves nothing behind."""
 
     def __init__(
         self,
@@ -82,17 +83,22 @@ class Decider:
         self._keys = keys
         self._clock = clock
         self._new_event_id = new_event_id
+        self._invalidations: tuple[Invalidation, ...] = ()
 
-    def read(self, streams: Sequence[UUID]) -> dict[UUID, User]:
-        """Those of these users whom the ledger has heard of, as committed."""
-        return read_users(self._database, self._mapper, streams)
+    def read(self, streams: Sequence[UUID]) -> dict[UUID, Acting]:
+        """Those of these streams that there are, as committed."""
+        return read_aggregates(self._database, self._mapper, streams)
 
-    def decide(self, work: UserWork, user: User | None, kept: KeptAnswers) -> None:
-        """Decide all that the batch asks of this user, from scratch, on `user`."""
-        now = self._clock.now()
-        ends = [session.deadline.at for session in user.sessions.values()] if user else []
-        work.holds_until = min([end for end in ends if end > now], default=None)
-        work.user, work.base = user, user.version if user else 0
+    def learn(self, invalidations: tuple[Invalidation, ...]) -> bool:
+        """Decide with these from now on; whether they are others than before."""
+        changed = invalidations != self._invalidations
+        self._invalidations = invalidations
+        return changed
+
+    def decide(self, work: StreamWork, aggregate: Acting | None, kept: KeptAnswers) -> None:
+        """Decide all that the batch asks of this stream, from scratch, on `aggregate`."""
+        work.holds_until = aggregate.next_deadline(self._clock.now()) if aggregate else None
+        work.aggregate, work.base = aggregate, aggregate.version if aggregate else 0
         work.facts, work.answers = [], {}
         for pending in work.pending:
             pending.result = pending.replay = pending.refusal = None
@@ -103,38 +109,43 @@ class Decider:
             except Exception as error:
                 logger.exception("a decision failed")
                 pending.refusal = error
-            if pending.refusal and work.user and work.user.pending_events:
-                work.user = self._without_half_events(work)
+            if pending.refusal and work.aggregate and work.aggregate.pending_events:
+                work.aggregate = self._without_half_events(work)
 
-    def _decide_one(self, pending: Pending, work: UserWork, kept: KeptAnswers) -> None:
-        command, claim, now = pending.command, pending.command.claim, self._clock.now()
+    def _decide_one(self, pending: Pending, work: StreamWork, kept: KeptAnswers) -> None:
+        command, claim = pending.command, pending.command.claim
+        context = self._context(command)
         if claim and (answer := work.answers.get(claim.key) or kept.get(claim.key)):
-            pending.replay = answer.replay(claim, work.user, now, self._keys)
+            pending.replay = answer.replay(claim, work.aggregate, context, self._keys)
             return
-        context = self._context(command, now)
-        user, pending.result = command.decide(work.user and work.user.acting(context), context)
+        aggregate, pending.result = command.decide(work.aggregate and work.aggregate.acting(context), context)
         if claim:
             work.answers[claim.key] = KeptAnswer.first(claim, work.stream, pending.result)
-        if user:
-            work.user = user
-            work.facts.extend(user.collect_events())  # type: ignore[arg-type]
+        if aggregate:
+            work.aggregate = aggregate
+            work.facts.extend(aggregate.collect_events())  # type: ignore[arg-type]
 
-    def _context(self, command: Command[Any], now: datetime) -> Context:
-        request = command.request
-        return Context(now, request.actor, request.correlation_id, request.causation_id, self._new_event_id)
+    def _context(self, command: Command[Any]) -> Context:
+        """The clock of another process may be ahead of ours: what is begun after an invalidation is not ended by it."""
+        request, now = command.request, self._clock.now()
+        if self._invalidations:
+            now = max(now, self._invalidations[-1].at)
+        return Context(
+            now, request.actor, request.correlation_id, request.causation_id, self._new_event_id, self._invalidations
+        )
 
-    def _without_half_events(self, work: UserWork) -> User | None:
-        """The user as he was before a decision that raised after it had emitted something."""
-        user = self.read([work.stream]).get(work.stream)
+    def _without_half_events(self, work: StreamWork) -> Acting | None:
+        """The aggregate as it was before a decision that raised after it had emitted something."""
+        aggregate = self.read([work.stream]).get(work.stream)
         for fact in work.facts:
-            user = fact.mutate(user)
-        return user
+            aggregate = fact.mutate(aggregate)
+        return aggregate
 
-    def is_late(self, work: UserWork) -> bool:
+    def is_late(self, work: StreamWork) -> bool:
         """Whether a session reached its deadline since: readers may have been shown its end, so it must be recorded."""
         return work.holds_until is not None and self._clock.now() >= work.holds_until
 
-    def prepare(self, works: Sequence[UserWork]) -> None:
+    def prepare(self, works: Sequence[StreamWork]) -> None:
         """Make keys durable before what they seal, then turn facts into what is stored.
 
         Without the key store only those are refused who need a key: an end needs none.
@@ -153,8 +164,8 @@ class Decider:
             work.answers = {key: answer.sealed(keys) for key, answer in work.answers.items()}
 
 
-def _refuse(work: UserWork, error: StoreUnavailable) -> None:
+def _refuse(work: StreamWork, error: StoreUnavailable) -> None:
     """Drop what was decided."""
-    work.user, work.facts, work.answers = None, [], {}
+    work.aggregate, work.facts, work.answers = None, [], {}
     for pending in work.pending:
         pending.refusal = pending.refusal or error

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, select
 
+from domain.aggregate import Acting, Context
 from domain.errors import IdempotencyKeyReused, IdempotentSessionEnded
 from domain.events import Fact, SessionRevoked
 from domain.ledger import Claim
@@ -41,12 +42,12 @@ class KeptAnswer:
         created_at = to_micros(session.created_at)
         return cls(claim.key, claim.fingerprint, stream, session.session_id, claim.answer(session), created_at, False)
 
-    def replay(self, claim: Claim, user: User | None, now: datetime, keys: KeyStore) -> bytes:
+    def replay(self, claim: Claim, user: Acting | None, context: Context, keys: KeyStore) -> bytes:
         """The first answer again. Raises when the request is another one, or when the session has ended since."""
         if self.fingerprint != claim.fingerprint:
             raise IdempotencyKeyReused("This idempotency key came with another request before.")
-        session = user.sessions.get(self.session_id) if user and not user.disabled else None
-        if self.answer is None or session is None or not session.is_live(now):
+        is_active = isinstance(user, User) and user.is_active(self.session_id, context)
+        if self.answer is None or not is_active:
             raise IdempotentSessionEnded("The session that this idempotency key created has ended.")
         return (
             unseal(keys.ensure([self.stream])[self.stream], self.answer, self._place) if self.is_sealed else self.answer

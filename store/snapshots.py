@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 
+from domain.aggregate import Acting
 from domain.user import User, UserSnapshot
 from store.recorder import SnapshotRecorder
 from store.sealing import SealingMapper
@@ -27,10 +28,10 @@ class Snapshotter:
         self._thread = threading.Thread(target=self._run, name="ledger-snapshots", daemon=True)
         self._thread.start()
 
-    def consider(self, user: User, since: int) -> None:
-        """Take a snapshot if the user has come past a multiple of `EVERY` events since that version."""
-        if user.version // EVERY > since // EVERY and not self._queue.full():
-            self._queue.put(UserSnapshot.take(user))
+    def consider(self, aggregate: Acting, since: int) -> None:
+        """Take a snapshot if a user has come past a multiple of `EVERY` events since that version."""
+        if aggregate.version // EVERY > since // EVERY and isinstance(aggregate, User) and not self._queue.full():
+            self._queue.put(UserSnapshot.take(aggregate))
 
     def close(self) -> None:
         self._queue.put(None)

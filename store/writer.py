@@ -1,6 +1,6 @@
 """The one writer of a process: commands queue, are decided and committed in batches, and are answered once durable.
 
-A batch is decided on cached users, then the append lock is taken; a user whom another process has moved since is read
+A batch is decided on cached aggregates, then the append lock is taken; one that another process has moved since is read
 and decided again, so no refusal and no no-op rests on stale facts. Events, read-model rows, identities, kept answers
 and `head` commit in one transaction.
 """
@@ -19,18 +19,18 @@ from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
+from domain.aggregate import Acting
 from domain.errors import LedgerBusy, OutcomeUnknown, StoreUnavailable
 from domain.ledger import Command, Recorded
-from domain.user import User
+from store.aggregates import AggregateCache
 from store.clock import Clock
-from store.deciding import Decider, KeptAnswers, Pending, UserWork, by_user
+from store.deciding import Decider, KeptAnswers, Pending, StreamWork, by_stream
 from store.failpoints import Failpoint, reach
 from store.idempotency import find_kept, forget_ended, keep
 from store.recorder import Append, Entry, EventRecorder, track, tracked
 from store.schema import events, identities
 from store.sealing import SealingMapper
 from store.snapshots import Snapshotter
-from store.users import UserCache
 
 logger = logging.getLogger("ledger.writer")
 
@@ -71,7 +71,7 @@ class BatchWriter:
         self._projections = projections
         self._snapshotter = snapshotter
         self._clock = clock
-        self._users = UserCache()
+        self._aggregates = AggregateCache()
         self._head = -1  # as this process last left it; another value means that somebody else has written
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._came_together = False
@@ -151,7 +151,7 @@ class BatchWriter:
                 self._remember(work)
                 _answer(work, position)
 
-    def _commit_surely(self, batch: list[Pending]) -> tuple[list[UserWork], int]:
+    def _commit_surely(self, batch: list[Pending]) -> tuple[list[StreamWork], int]:
         """Commit, over one lost connection; what was decided, and a position that is durable with it.
 
         Raises `StoreUnavailable` when the database does not take it.
@@ -172,18 +172,18 @@ class BatchWriter:
             self._recorder.database.discard_connections()
         raise StoreUnavailable("The store does not take the change.")
 
-    def _commit(self, batch: list[Pending]) -> list[UserWork]:
-        works = by_user(batch)
+    def _commit(self, batch: list[Pending]) -> list[StreamWork]:
+        works = by_stream(batch)
         kept = self._kept(batch)
-        users = self._cached([work.stream for work in works])
+        known_as = self._cached([work.stream for work in works])
         for work in works:
-            self._decider.decide(work, users.get(work.stream), kept)
+            self._decider.decide(work, known_as.get(work.stream), kept)
         self._decider.prepare(works)
         with self._appending(works) as append:
             reach(Failpoint.AFTER_LOCK)
             again = [work for work in works if self._decider.is_late(work)]
             if append.position != self._head:
-                self._users.clear()  # whoever has written may have moved any of them
+                self._aggregates.clear()  # whoever has written may have moved any of them
                 self._catch_up(append)
                 kept, known = self._kept(batch), kept
                 again += [w for w in self._moved(append, works, kept.keys() - known.keys()) if w not in again]
@@ -194,7 +194,7 @@ class BatchWriter:
         return works
 
     @contextmanager
-    def _appending(self, works: list[UserWork]) -> Iterator[Append]:
+    def _appending(self, works: list[StreamWork]) -> Iterator[Append]:
         """The append lock. A failure of its COMMIT, unlike one before it, leaves open whether the batch is recorded."""
         committing = False
         try:
@@ -207,7 +207,7 @@ class BatchWriter:
                 raise CommitUnanswered(works) from error
             raise
 
-    def _find_out(self, works: list[UserWork]) -> int | None:
+    def _find_out(self, works: list[StreamWork]) -> int | None:
         """A position up to which a batch whose COMMIT went unanswered is in the log; None when it is not there.
 
         It is there whole or not at all. A row whose wait for a standby was cut is visible but perhaps not replicated:
@@ -230,15 +230,15 @@ class BatchWriter:
 
     # -- within a batch
 
-    def _cached(self, streams: list[UUID]) -> dict[UUID, User]:
-        """Users out of the cache; those who are not there are read."""
-        users = self._users.take(streams)
-        return users | self._decider.read([stream for stream in streams if stream not in users])
+    def _cached(self, streams: list[UUID]) -> dict[UUID, Acting]:
+        """Aggregates out of the cache; those that are not there are read."""
+        cached = self._aggregates.take(streams)
+        return cached | self._decider.read([stream for stream in streams if stream not in cached])
 
-    def _remember(self, work: UserWork) -> None:
-        if work.user:
-            self._users.put(work.user)
-            self._snapshotter.consider(work.user, since=work.base)
+    def _remember(self, work: StreamWork) -> None:
+        if work.aggregate:
+            self._aggregates.put(work.aggregate)
+            self._snapshotter.consider(work.aggregate, since=work.base)
 
     def _kept(self, batch: list[Pending]) -> KeptAnswers:
         keys = [pending.command.claim.key for pending in batch if pending.command.claim]
@@ -247,8 +247,8 @@ class BatchWriter:
         with self._recorder.database.reading() as connection:
             return find_kept(connection, keys, self._clock.now())
 
-    def _moved(self, append: Append, works: list[UserWork], new_answers: set[bytes]) -> list[UserWork]:
-        """Those whose user, or whose idempotency key, another process has used since they were decided."""
+    def _moved(self, append: Append, works: list[StreamWork], new_answers: set[bytes]) -> list[StreamWork]:
+        """Those whose stream, or whose idempotency key, another process has used since they were decided."""
         versions = append.versions([work.stream for work in works])
         return [
             work
@@ -256,13 +256,13 @@ class BatchWriter:
             if versions.get(work.stream, 0) != work.base or any(_claims(p, new_answers) for p in work.pending)
         ]
 
-    def _decide_again(self, works: list[UserWork], kept: KeptAnswers) -> None:
-        users = self._decider.read([work.stream for work in works])
+    def _decide_again(self, works: list[StreamWork], kept: KeptAnswers) -> None:
+        as_committed = self._decider.read([work.stream for work in works])
         for work in works:
-            self._decider.decide(work, users.get(work.stream), kept)
+            self._decider.decide(work, as_committed.get(work.stream), kept)
         self._decider.prepare(works)
 
-    def _append(self, append: Append, works: list[UserWork]) -> None:
+    def _append(self, append: Append, works: list[StreamWork]) -> None:
         stored = [event for work in works for event in work.stored]
         if not stored:
             return
@@ -303,7 +303,7 @@ class BatchWriter:
 class CommitUnanswered(Exception):
     """The connection was lost in COMMIT."""
 
-    def __init__(self, works: list[UserWork]) -> None:
+    def __init__(self, works: list[StreamWork]) -> None:
         super().__init__("The outcome of a commit is unknown.")
         self.works = works
 
@@ -312,7 +312,7 @@ def _claims(pending: Pending, keys: set[bytes]) -> bool:
     return pending.command.claim is not None and pending.command.claim.key in keys
 
 
-def _answer(work: UserWork, position: int) -> None:
+def _answer(work: StreamWork, position: int) -> None:
     for pending in work.pending:
         if pending.refusal:
             pending.future.set_exception(pending.refusal)

@@ -13,6 +13,7 @@ from uuid import UUID
 from eventsourcing.utils import resolve_topic
 
 from domain import events
+from domain.aggregate import Context
 from domain.events import (
     ClientDetails,
     EndReason,
@@ -25,7 +26,7 @@ from domain.events import (
     UserEnrolled,
 )
 from domain.session import Limits
-from domain.user import DISABLED, EXPIRY, Context, SignIn, User
+from domain.user import DISABLED, EXPIRY, SignIn, User
 
 T = TypeVar("T")
 

@@ -9,10 +9,11 @@ from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
 from sqlalchemy import Connection, delete, inspect, select, text, update
 
+from domain.aggregate import Context
 from domain.errors import UserDisabled
 from domain.events import ClientDetails, EndReason, SessionCreated, SessionRevoked, SessionTouched
 from domain.session import Limits, Timeouts
-from domain.user import Context, SignIn, User
+from domain.user import SignIn, User
 from projections import rebuild
 from projections.rebuild import SUFFIX, Comparison, rebuild_sessions
 from projections.sessions import SessionsProjection

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 from sqlalchemy import insert
 
+from domain.aggregate import Context
 from domain.events import ClientDetails, EndReason, SessionCreated, SessionRevoked
 from domain.session import Limits, Timeouts
-from domain.user import DISABLED, EXPIRY, Context, User
+from domain.user import DISABLED, EXPIRY, User
 from projections.sessions import SessionsProjection, SessionView, streams_past_deadline
 from store.clock import to_micros
 from store.database import connect_sqlite_reader

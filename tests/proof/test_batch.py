@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from api.service import Service
+from domain.aggregate import Context
 from domain.errors import UserDisabled as UserIsDisabled
 from domain.events import EndReason
 from domain.ledger import Decision
 from domain.session import Limits
-from domain.user import Context, User
+from domain.user import User
 from tests.clock import ManualClock
 from tests.conftest import OpenService
 from tests.store.given import Caller, assert_consistent, one_batch, refusal, result, sign_in, topics, whole

@@ -16,10 +16,11 @@ from sqlalchemy import inspect, select, text
 
 from api.ids import new_uuid7
 from api.service import Service
+from domain.aggregate import Context
 from domain.events import EndReason, Fact
 from domain.ledger import Claim, Command, Decision, Recorded, Request
 from domain.session import Session
-from domain.user import Context, SignIn, User
+from domain.user import SignIn, User
 from projections.rebuild import rebuild_sessions
 from store.database import Database
 from store.deciding import Decider

@@ -12,11 +12,12 @@ from sqlalchemy import Connection, event
 import store.writer
 from api.ids import new_uuid7
 from api.service import Service, Stores
+from domain.aggregate import Context
 from domain.errors import LedgerBusy, StoreUnavailable
 from domain.errors import UserDisabled as UserIsDisabled
 from domain.events import ClientDetails, SessionCreated
 from domain.session import Limits
-from domain.user import Context, User
+from domain.user import User
 from store.recorder import Entry
 from tests.clock import ManualClock
 from tests.conftest import OpenService

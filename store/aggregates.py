@@ -1,4 +1,4 @@
-"""Users as the log has them: the newest snapshot, and the facts after it. Many are read in two queries."""
+"""Aggregates as the log has them: the newest snapshot, and the facts after it. Many are read in two queries."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from uuid import UUID
 from eventsourcing.persistence import Mapper, StoredEvent
 from sqlalchemy import Connection, select
 
-from domain.user import User
+from domain.aggregate import Acting
 from store.database import Database
 from store.recorder import library_errors
 from store.schema import snapshots
@@ -16,47 +16,47 @@ from store.schema import snapshots
 CACHED_SESSIONS = 100_000
 
 
-class UserCache:
-    """Users as the writer left them, the least recently used first; bounded by their sessions, which take the room.
+class AggregateCache:
+    """Aggregates as the writer left them, the least recently used first; bounded by their sessions, which take room.
 
-    One that is taken out is put back once what has changed him is durable, and is read anew otherwise.
+    One that is taken out is put back once what has changed it is durable, and is read anew otherwise.
     """
 
     def __init__(self) -> None:
-        self._users: OrderedDict[UUID, User] = OrderedDict()
-        self._sessions = 0
+        self._aggregates: OrderedDict[UUID, Acting] = OrderedDict()
+        self._size = 0
 
-    def take(self, streams: Sequence[UUID]) -> dict[UUID, User]:
-        """Those of these users who are here; here they are no more."""
-        taken = {stream: self._users.pop(stream) for stream in streams if stream in self._users}
-        self._sessions -= sum(len(user.sessions) for user in taken.values())
+    def take(self, streams: Sequence[UUID]) -> dict[UUID, Acting]:
+        """Those of these that are here; here they are no more."""
+        taken = {stream: self._aggregates.pop(stream) for stream in streams if stream in self._aggregates}
+        self._size -= sum(aggregate.size for aggregate in taken.values())
         return taken
 
-    def put(self, user: User) -> None:
-        self._users[user.id] = user
-        self._sessions += len(user.sessions)
-        while self._sessions > CACHED_SESSIONS or len(self._users) > CACHED_SESSIONS:
-            _, oldest = self._users.popitem(last=False)
-            self._sessions -= len(oldest.sessions)
+    def put(self, aggregate: Acting) -> None:
+        self._aggregates[aggregate.id] = aggregate
+        self._size += aggregate.size
+        while self._size > CACHED_SESSIONS or len(self._aggregates) > CACHED_SESSIONS:
+            _, oldest = self._aggregates.popitem(last=False)
+            self._size -= oldest.size
 
     def clear(self) -> None:
-        self._users.clear()
-        self._sessions = 0
+        self._aggregates.clear()
+        self._size = 0
 
 
-def read_users(database: Database, mapper: Mapper[UUID], streams: Sequence[UUID]) -> dict[UUID, User]:
-    """Those of these users whom the ledger has heard of, as committed."""
+def read_aggregates(database: Database, mapper: Mapper[UUID], streams: Sequence[UUID]) -> dict[UUID, Acting]:
+    """Those of these streams that there are, as committed."""
     if not streams:
         return {}
-    users: dict[UUID, User] = {}
+    found: dict[UUID, Acting] = {}
     with library_errors(), database.reading() as connection:
         for stored in _snapshots(connection, streams):
-            users[cast(UUID, stored.originator_id)] = cast(Any, mapper.to_domain_event(stored)).mutate(None)
-        versions = {stream: users[stream].version if stream in users else 0 for stream in streams}
+            found[cast(UUID, stored.originator_id)] = cast(Any, mapper.to_domain_event(stored)).mutate(None)
+        versions = {stream: found[stream].version if stream in found else 0 for stream in streams}
         for stored in _later_events(connection, versions):
             stream = cast(UUID, stored.originator_id)
-            users[stream] = cast(Any, mapper.to_domain_event(stored)).mutate(users.get(stream))
-    return users
+            found[stream] = cast(Any, mapper.to_domain_event(stored)).mutate(found.get(stream))
+    return found
 
 
 def _snapshots(connection: Connection, streams: Sequence[UUID]) -> Iterator[StoredEvent]:

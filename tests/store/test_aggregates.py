@@ -7,7 +7,7 @@ import pytest
 from api.service import Service
 from domain.session import Limits
 from domain.user import User
-from store.users import UserCache, read_users
+from store.aggregates import AggregateCache, read_aggregates
 from tests.conftest import OpenService
 from tests.store.given import Caller, result, user
 
@@ -21,7 +21,7 @@ def test_many_users_are_read_as_the_library_reads_each(open_service: OpenService
     result(caller.disables("carol"))
     service.snapshotter.close()  # so that bob's is written
 
-    read = read_users(service.database, service.mapper, [*map(caller.stream, sessions), caller.stream("nobody")])
+    read = read_aggregates(service.database, service.mapper, [*map(caller.stream, sessions), caller.stream("nobody")])
     assert read.keys() == {*map(caller.stream, sessions)}
     for name in sessions:
         found, expected = read[caller.stream(name)], user(service, name)
@@ -29,7 +29,7 @@ def test_many_users_are_read_as_the_library_reads_each(open_service: OpenService
 
 
 def test_nobody_is_read_for_no_streams(service: Service):
-    assert read_users(service.database, service.mapper, []) == {}
+    assert read_aggregates(service.database, service.mapper, []) == {}
 
 
 def some_user(service: Service, name: str, sessions: int) -> User:
@@ -40,9 +40,9 @@ def some_user(service: Service, name: str, sessions: int) -> User:
 
 
 def test_the_least_recently_used_make_room(service: Service, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("store.users.CACHED_SESSIONS", 5)
+    monkeypatch.setattr("store.aggregates.CACHED_SESSIONS", 5)
     alice, bob, carol = (some_user(service, name, 2) for name in ("alice", "bob", "carol"))
-    cache = UserCache()
+    cache = AggregateCache()
     cache.put(alice)
     cache.put(bob)
     assert cache.take([alice.id]) == {alice.id: alice}
@@ -52,9 +52,9 @@ def test_the_least_recently_used_make_room(service: Service, monkeypatch: pytest
 
 
 def test_who_was_taken_out_or_cleared_away_takes_no_room(service: Service, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("store.users.CACHED_SESSIONS", 4)
+    monkeypatch.setattr("store.aggregates.CACHED_SESSIONS", 4)
     alice, bob = some_user(service, "alice", 3), some_user(service, "bob", 3)
-    cache = UserCache()
+    cache = AggregateCache()
     cache.put(alice)
     cache.take([alice.id, uuid4()])
     cache.put(bob)
@@ -66,9 +66,9 @@ def test_who_was_taken_out_or_cleared_away_takes_no_room(service: Service, monke
 
 
 def test_users_without_sessions_are_bounded_too(service: Service, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("store.users.CACHED_SESSIONS", 2)
+    monkeypatch.setattr("store.aggregates.CACHED_SESSIONS", 2)
     names = ["alice", "bob", "carol"]
-    caller, cache = Caller(service), UserCache()
+    caller, cache = Caller(service), AggregateCache()
     for name in names:
         result(caller.disables(name))
         cache.put(user(service, name))
