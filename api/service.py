@@ -17,7 +17,7 @@ from domain.ledger import Recorded, SessionLedger
 from domain.policies import EndSessionsOnTimeout, RevokeSessionsOnUserDisabled
 from domain.session import Limits
 from projections.follower import Follower
-from projections.sessions import SessionQueries, SessionsProjection
+from projections.sessions import SessionQueries, SessionsProjection, read_invalidations
 from projections.sweeper import Sweeper
 from store.clock import Clock
 from store.database import Database
@@ -66,7 +66,9 @@ class Service:
         self.snapshotter = Snapshotter(self.factory.aggregate_recorder("snapshots"), self.mapper)
         decider = Decider(self.database, self.mapper, self.keys, self.clock, new_id)
         inline = [SessionsProjection()]
-        self.writer = BatchWriter(decider, self.recorder, self.mapper, inline, self.snapshotter, self.clock)
+        self.writer = BatchWriter(
+            decider, self.recorder, self.mapper, inline, self.snapshotter, self.clock, read_invalidations
+        )
         self.ledger.writes_through(self.writer)
         self.follower = Follower(self.recorder, self.mapper, [RevokeSessionsOnUserDisabled(self.ledger)], self.clock)
         rule = EndSessionsOnTimeout(self.ledger)

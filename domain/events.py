@@ -99,3 +99,20 @@ class UserEnabled(Fact):
     """The user may sign in again. It revives nothing."""
 
     TOPIC = "UserEnabled"
+
+
+class SessionsInvalidatedBefore(Fact, AggregateCreated):
+    """Everybody was signed out at once: no session created before `before` is valid from this fact's commit on."""
+
+    TOPIC = "SessionsInvalidatedBefore"
+    before: datetime
+    reason: EndReason
+
+
+class SessionRevocationRequested(Fact, AggregateCreated):
+    """The sessions of these users (their streams) that were created before `before` are to end, one user at a time."""
+
+    TOPIC = "SessionRevocationRequested"
+    users: tuple[UUID, ...]
+    before: datetime
+    reason: EndReason

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment, EnvType
 
 from domain.aggregate import Acting, Context
+from domain.bulk_revocation import BulkRevocation, GlobalSignOut
 from domain.events import EndReason
 from domain.session import Limits, Session
 from domain.user import SignIn, User
@@ -113,6 +115,36 @@ class SessionLedger(Application[UUID]):
     ) -> "Future[Recorded[int]]":
         """End every live session of the user, but `keep`, in one append; the number that this ended."""
         return self._to_known(stream, request, 0, lambda user: user.revoke_all_sessions(reason, keep=keep))
+
+    def invalidate_sessions(
+        self, before: datetime | None, reason: EndReason, request: Request
+    ) -> "Future[Recorded[datetime]]":
+        """Sign everybody out whose session began before then, or before now: refused from the commit on. The moment."""
+        stream = request.correlation_id
+
+        def decide(done: GlobalSignOut | None, context: Context) -> tuple[GlobalSignOut, datetime]:
+            signed_out = done or GlobalSignOut.decide(stream, before, reason, context)
+            return signed_out, signed_out.before
+
+        return self._writer.submit(Command(stream, decide, request))
+
+    def request_revocation(
+        self, users: tuple[UUID, ...], before: datetime | None, reason: EndReason, request: Request
+    ) -> "Future[Recorded[datetime]]":
+        """Note that these users' sessions from before then, or before now, are to end, by policy. The moment."""
+        stream = request.correlation_id
+
+        def decide(noted: BulkRevocation | None, context: Context) -> tuple[BulkRevocation, datetime]:
+            job = noted or BulkRevocation.decide(stream, users, before, reason, context)
+            return job, job.before
+
+        return self._writer.submit(Command(stream, decide, request))
+
+    def revoke_sessions_before(
+        self, stream: UUID, before: datetime, reason: EndReason, request: Request
+    ) -> "Future[Recorded[int]]":
+        """End the user's sessions that were created before then; the number that this ended."""
+        return self._to_known(stream, request, 0, lambda user: user.revoke_sessions_before(before, reason))
 
     def disable_user(self, user_id: str, request: Request) -> "Future[Recorded[bool]]":
         """Refuse the user from the commit on, also one never heard of before; False when he already was disabled."""

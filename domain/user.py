@@ -145,6 +145,14 @@ class User(Acting):
             self._revoke(session_id, reason)
         return len(ending)
 
+    def revoke_sessions_before(self, before: datetime, reason: EndReason) -> int:
+        """End every live session that was created before then; the number that this ended."""
+        self.settle()
+        ending = [] if self.disabled else [s.session_id for s in self.sessions.values() if s.created_at < before]
+        for session_id in ending:
+            self._revoke(session_id, reason)
+        return len(ending)
+
     def is_active(self, session_id: UUID, context: Context) -> bool:
         """Whether this is a session of his that is valid then (D3)."""
         session = self._live(session_id)

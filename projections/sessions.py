@@ -24,6 +24,8 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    exists,
+    func,
     literal,
     or_,
     select,
@@ -34,23 +36,27 @@ from domain.events import (
     Sealed,
     SessionCreated,
     SessionRevoked,
+    SessionsInvalidatedBefore,
     SessionTouched,
     UserDisabled,
     UserEnabled,
     UserEnrolled,
 )
-from domain.session import End, Timeouts, deadline, shared_timeouts
-from domain.user import DISABLED, EXPIRY
+from domain.session import End, Invalidation, Timeouts, deadline, shared_timeouts
+from domain.user import DISABLED, EXPIRY, INVALIDATED
 from store.bulk import Bulk, insert_many, update_many
 from store.clock import Clock, from_micros, to_micros
 from store.grouping import GroupedLookup
 from store.reads import Query, Reads, padded
 from store.recorder import Entry
-from store.schema import Id, Micros, identities
+from store.schema import Id, Micros, Position, identities
 
 
 class SessionsProjection:
-    """Folds the log into `sessions` and `users`. A rebuild folds into tables of its own, named with a `suffix`."""
+    """Folds the log into `sessions`, `users` and `invalidations`.
+
+    A rebuild folds into tables of its own, named with a `suffix`.
+    """
 
     name = "sessions.1"
 
@@ -58,6 +64,7 @@ class SessionsProjection:
         self.metadata = MetaData()
         self.sessions = _sessions_table(self.metadata, suffix)
         self.users = _users_table(self.metadata, suffix)
+        self.invalidations = _invalidations_table(self.metadata, suffix)
         s, u = self.sessions.c, self.users.c
         self._changes = (
             _Change({UserEnrolled.TOPIC}, insert_many(self.users), _new_user),
@@ -67,6 +74,7 @@ class SessionsProjection:
             _Change({UserDisabled.TOPIC}, update_many(u.stream, u.disabled_version, u.disabled_at), _disabled),
             _Change({UserDisabled.TOPIC, UserEnabled.TOPIC}, update_many(u.stream, u.enabled), _access),
         )
+        self._add_invalidations = insert_many(self.invalidations)
 
     def create_tables(self, connection: Connection) -> None:
         self.metadata.create_all(connection)
@@ -76,6 +84,8 @@ class SessionsProjection:
         facts = [entry.fact for entry in entries]
         for change in self._changes:
             change.bulk.run(connection, [change.row(fact) for fact in facts if fact.TOPIC in change.topics])
+        invalidations = [entry for entry in entries if isinstance(entry.fact, SessionsInvalidatedBefore)]
+        self._add_invalidations.run(connection, [_invalidated(*entry) for entry in invalidations])
 
 
 class _Change(NamedTuple):
@@ -128,6 +138,20 @@ def _users_table(metadata: MetaData, suffix: str) -> Table:
     )
 
 
+def _invalidations_table(metadata: MetaData, suffix: str) -> Table:
+    """When everybody was signed out at once. Few rows, and every check looks at them."""
+    return Table(
+        f"invalidations{suffix}",
+        metadata,
+        Column("position", Position, primary_key=True, autoincrement=False),
+        Column("created_before", Micros, nullable=False),
+        Column("invalidated_at", Micros, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("event_id", Id, nullable=False),
+        Column("correlation_id", Id, nullable=False),
+    )
+
+
 def _new_user(fact: UserEnrolled) -> tuple[Any, ...]:
     return fact.originator_id, True, 0, None
 
@@ -171,6 +195,11 @@ def _access(fact: UserDisabled | UserEnabled) -> tuple[Any, ...]:
     return isinstance(fact, UserEnabled), fact.originator_id
 
 
+def _invalidated(position: int, _: int, fact: SessionsInvalidatedBefore) -> tuple[Any, ...]:
+    at = to_micros(fact.timestamp)
+    return position, to_micros(fact.before), at, fact.reason.value, fact.event_id, fact.correlation_id
+
+
 class SessionView(NamedTuple):
     """A session as a reader sees it at one moment. `end` is judged then; None means active."""
 
@@ -195,12 +224,19 @@ class SessionView(NamedTuple):
 
 _live = SessionsProjection()
 _s, _u = _live.sessions.c, _live.users.c
-_joined = _live.sessions.join(_live.users, _s.stream == _u.stream).join(identities, _s.stream == identities.c.stream)
+_i = _live.invalidations.c
+_earlier = _live.invalidations.alias("earlier").c
+_first_that_fits = select(func.min(_earlier.position)).where(_earlier.created_before > _s.created_at).scalar_subquery()
+_joined = (
+    _live.sessions.join(_live.users, _s.stream == _u.stream)
+    .join(identities, _s.stream == identities.c.stream)
+    .outerjoin(_live.invalidations, _i.position == _first_that_fits)
+)
 _columns = (
     *(_s.session_id, _s.stream, identities.c.user_id, _s.created_version, _s.created_event, _s.created_at),
     *(_s.last_active_at, _s.idle_timeout, _s.absolute_timeout),
     *(_s.remember_me, _s.idp_name, _s.auth_time, _s.amr, _s.device, _s.client, _s.ended_at, _s.end_reason, _s.ended_by),
-    *(_u.enabled, _u.disabled_version, _u.disabled_at),
+    *(_u.enabled, _u.disabled_version, _u.disabled_at, _i.invalidated_at, _i.reason),
 )
 _view = select(*_columns).select_from(_joined)
 
@@ -209,7 +245,7 @@ def judge(row: Sequence[Any], now: datetime) -> SessionView:
     """Read a row of `_view` as it stands at `now`: D3's rule, the same that the domain decides with."""
     (session_id, stream, user_id, created_version, created_event, created_us, last_active_us, idle, absolute,
      remember_me, idp_name, auth_time, amr, device, client, ended_at, end_reason, ended_by,
-     enabled, disabled_version, disabled_at) = row  # fmt: skip
+     enabled, disabled_version, disabled_at, invalidated_us, invalidated_reason) = row  # fmt: skip
     created_at, last_active_at = from_micros(created_us), from_micros(last_active_us)
     timeouts = shared_timeouts(idle, absolute)
     expiry = deadline(created_at, last_active_at, timeouts)
@@ -218,6 +254,8 @@ def judge(row: Sequence[Any], now: datetime) -> SessionView:
         end = End(from_micros(ended_at), EndReason(end_reason))
     elif not enabled or created_version <= disabled_version:
         end, ended_by = End(from_micros(disabled_at), EndReason.USER_DISABLED), DISABLED
+    elif invalidated_us is not None and (invalidated_at := from_micros(invalidated_us)) < expiry.at:
+        end, ended_by = End(invalidated_at, EndReason(invalidated_reason)), INVALIDATED
     elif now >= expiry.at:
         end, ended_by = expiry, EXPIRY
     return SessionView(
@@ -304,15 +342,23 @@ class SessionQueries:
         return judge(row, self._clock.now()) if row else None
 
 
-def streams_past_deadline(connection: Connection, now: datetime, after: UUID | None, limit: int) -> list[UUID]:
-    """Users, in order of their streams from `after` on, with live sessions that time has ended by `now`."""
-    query = (
-        select(_s.stream).distinct().where(_u.stream == _s.stream, _u.enabled, _s.ended_at.is_(None), _past_deadline)
-    )
+def streams_to_settle(connection: Connection, now: datetime, after: UUID | None, limit: int) -> list[UUID]:
+    """Users, in order of their streams from `after` on, with live sessions that are over by `now`."""
+    query = select(_s.stream).distinct().where(_u.stream == _s.stream, _u.enabled, _s.ended_at.is_(None), _over)
     if after is not None:
         query = query.where(_s.stream > bindparam("after"))
     values = {"now": to_micros(now), **({"after": after} if after else {})}
     return list(connection.execute(query.order_by(_s.stream).limit(limit), values).scalars())
+
+
+def read_invalidations(connection: Connection) -> tuple[Invalidation, ...]:
+    """Those that are in force, in the order in which they were recorded."""
+    columns = (_i.created_before, _i.invalidated_at, _i.reason, _i.event_id, _i.correlation_id)
+    rows = connection.execute(select(*columns).order_by(_i.position))
+    return tuple(
+        Invalidation(from_micros(before), from_micros(at), EndReason(reason), event_id, correlation_id)
+        for before, at, reason, event_id, correlation_id in rows
+    )
 
 
 _second = literal(1_000_000, BigInteger)  # as a plain number the product of two `integer`s overflows on PostgreSQL
@@ -320,11 +366,13 @@ _past_deadline = or_(
     _s.last_active_at + _s.idle_timeout * _second <= bindparam("now"),
     _s.created_at + _s.absolute_timeout * _second <= bindparam("now"),
 )
+_invalidated_since = exists().where(_earlier.created_before > _s.created_at)
+_over = or_(_past_deadline, _invalidated_since)
 _of_stream = and_(_s.stream == bindparam("stream"), _s.created_version < bindparam("before"))
 _page = _view.where(_of_stream).order_by(_s.created_version.desc()).limit(bindparam("limit"))
 _ALL = Query(_page)
 _ENDED = Query(
-    _page.where(or_(_s.ended_at.is_not(None), ~_u.enabled, _s.created_version <= _u.disabled_version, _past_deadline))
+    _page.where(or_(_s.ended_at.is_not(None), ~_u.enabled, _s.created_version <= _u.disabled_version, _over))
 )
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from domain.ledger import Recorded
 from domain.policies import EndSessionsOnTimeout
 from projections.follower import ANSWER_S, Follower
-from projections.sessions import streams_past_deadline
+from projections.sessions import streams_to_settle
 from store.clock import MAX_DRIFT_S, Clock
 from store.database import Database
 from store.idempotency import forget_old
@@ -60,7 +60,7 @@ class Sweeper:
         ended = 0
         while not self._stopping.is_set():
             with self._database.reading() as connection:
-                streams = streams_past_deadline(connection, now, after, PAGE)
+                streams = streams_to_settle(connection, now, after, PAGE)
             if not streams:
                 break
             ended += sum(map(self._count, streams, self._rule.end(streams, correlation_id).values()))

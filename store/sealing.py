@@ -165,6 +165,7 @@ _CONVERSIONS: dict[Any, tuple[Convert, Convert]] = {
     datetime: (to_micros, from_micros),
     bytes: (_encode_bytes, b64decode),
     tuple[str, ...]: (list, tuple),
+    tuple[UUID, ...]: (lambda value: [id.hex for id in value], lambda value: tuple(map(UUID, value))),
     EndReason: (str, EndReason),
     str | Sealed: (lambda value: _encode_bytes(value.ciphertext), lambda value: Sealed(b64decode(value))),
     ClientDetails | Sealed: (lambda value: _encode_bytes(value.ciphertext), lambda value: Sealed(b64decode(value))),

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -21,7 +21,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 
 from domain.aggregate import Acting
 from domain.errors import LedgerBusy, OutcomeUnknown, StoreUnavailable
+from domain.events import SessionsInvalidatedBefore
 from domain.ledger import Command, Recorded
+from domain.session import Invalidation
 from store.aggregates import AggregateCache
 from store.clock import Clock
 from store.deciding import Decider, KeptAnswers, Pending, StreamWork, by_stream
@@ -64,6 +66,7 @@ class BatchWriter:
         projections: Sequence[InlineProjection],
         snapshotter: Snapshotter,
         clock: Clock,
+        read_invalidations: Callable[[Connection], tuple[Invalidation, ...]],
     ) -> None:
         self._decider = decider
         self._recorder = recorder
@@ -71,6 +74,7 @@ class BatchWriter:
         self._projections = projections
         self._snapshotter = snapshotter
         self._clock = clock
+        self._read_invalidations = read_invalidations
         self._aggregates = AggregateCache()
         self._head = -1  # as this process last left it; another value means that somebody else has written
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
@@ -158,8 +162,7 @@ class BatchWriter:
         """
         for last_try in (False, True):
             try:
-                works = self._commit(batch)
-                return works, self._head
+                return self._commit(batch)
             except CommitUnanswered as unanswered:
                 if position := self._find_out(unanswered.works):
                     return unanswered.works, position
@@ -172,7 +175,7 @@ class BatchWriter:
             self._recorder.database.discard_connections()
         raise StoreUnavailable("The store does not take the change.")
 
-    def _commit(self, batch: list[Pending]) -> list[StreamWork]:
+    def _commit(self, batch: list[Pending]) -> tuple[list[StreamWork], int]:
         works = by_stream(batch)
         kept = self._kept(batch)
         known_as = self._cached([work.stream for work in works])
@@ -186,12 +189,16 @@ class BatchWriter:
                 self._aggregates.clear()  # whoever has written may have moved any of them
                 self._catch_up(append)
                 kept, known = self._kept(batch), kept
+                if self._decider.learn(self._read_invalidations(append.connection)):
+                    again = works
                 again += [w for w in self._moved(append, works, kept.keys() - known.keys()) if w not in again]
             self._decide_again(again, kept)
             self._append(append, works)
         reach(Failpoint.AFTER_COMMIT)
         self._head = append.position
-        return works
+        if any(isinstance(fact, SessionsInvalidatedBefore) for work in works for fact in work.facts):
+            self._head = -1  # it concerns everybody: the next batch reads anew
+        return works, append.position
 
     @contextmanager
     def _appending(self, works: list[StreamWork]) -> Iterator[Append]:

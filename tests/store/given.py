@@ -22,6 +22,7 @@ from domain.ledger import Claim, Command, Decision, Recorded, Request
 from domain.session import Session
 from domain.user import SignIn, User
 from projections.rebuild import rebuild_sessions
+from projections.sessions import read_invalidations
 from store.database import Database
 from store.deciding import Decider
 from store.schema import events, head
@@ -147,7 +148,7 @@ def another_writer(service: Service, *projections: InlineProjection) -> None:
     decider = Decider(service.database, service.mapper, service.keys, service.clock, new_uuid7)
     service.writer.close()
     service.writer = BatchWriter(
-        decider, service.recorder, service.mapper, projections, service.snapshotter, service.clock
+        decider, service.recorder, service.mapper, projections, service.snapshotter, service.clock, read_invalidations
     )
     service.ledger.writes_through(service.writer)
 

@@ -68,7 +68,7 @@ def described(value: Any) -> Any:
         case Sealed():
             return {"sealed": value.ciphertext.hex()}
         case tuple():
-            return {"tuple": list(value)}
+            return {"tuple": [described(member) for member in value]}
     unexpected(value)
 
 
@@ -87,9 +87,11 @@ def opened(fact: Any) -> Any:
 
 
 def replayed(facts: list[Any]) -> dict[str, Any]:
-    """The state of the user whose history the corpus is."""
+    """The state of the user whose history most of the corpus is."""
     user: Any = None
-    for fact in sorted(facts, key=lambda fact: fact.originator_version):
+    (stream,) = {fact.originator_id for fact in facts if fact.TOPIC == "UserEnrolled"}
+    history = [fact for fact in facts if fact.originator_id == stream]
+    for fact in sorted(history, key=lambda fact: fact.originator_version):
         user = fact.mutate(user)
     return user.state()
 

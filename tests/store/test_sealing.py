@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 import domain.events
 from api.service import Service
+from domain.bulk_revocation import BulkRevocation, GlobalSignOut
 from domain.events import ClientDetails, EndReason, Fact, Sealed, SessionCreated, UserEnrolled
 from domain.user import User
 from store.database import Database
@@ -40,6 +41,8 @@ FACTS = [
     User.SessionRevoked,
     User.UserDisabled,
     User.UserEnabled,
+    GlobalSignOut.Created,
+    BulkRevocation.Created,
 ]
 STREAMS = [UUID(int=n) for n in range(1, 5)]
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2500, 1, 1), timezones=st.just(UTC))
@@ -56,6 +59,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     datetime | None: st.none() | MOMENTS,
     bytes: st.binary(max_size=64),
     tuple[str, ...]: st.lists(TEXTS, max_size=4).map(tuple),
+    tuple[UUID, ...]: st.lists(st.uuids(), max_size=4).map(tuple),
     EndReason: st.sampled_from(EndReason),
     str | Sealed: TEXTS,
     ClientDetails | Sealed | None: st.none() | CLIENTS,
