@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
@@ -159,6 +159,23 @@ class RevokeAll(_Request):
     except_current: bool = Field(False, description="Keep the session that asks.")
 
 
+class BulkRevocation(_Request):
+    """Whose sessions to end, and why. Without `user_ids`: everybody's."""
+
+    created_before: Moment | None = Field(
+        None, description="End the sessions that were created before this moment; by default all up to now.",
+        examples=["2026-11-26T10:00:00Z"],
+    )  # fmt: skip
+    user_ids: Annotated[list[UserId], Field(min_length=1, max_length=100)] | None = Field(
+        None, description="Whose sessions; at most 100 users. One whom nobody knows has none.",
+        examples=[["alice@example.com"]],
+    )  # fmt: skip
+    reason: Literal["revoked_by_admin", "revoke_all"] = Field(
+        description="What the history will say of the ended sessions.", examples=["revoked_by_admin"]
+    )
+    dry_run: bool = Field(description="Only count what would be ended.", examples=[True])
+
+
 class SessionOut(_Answer):
     """An active session of the user."""
 
@@ -234,6 +251,22 @@ class RevokedSessions(Message):
 
     message: str = Field(examples=["Sessions revoked"])
     revoked_count: int = Field(examples=[3])
+
+
+class BulkRevoked(Message):
+    """How many sessions were ended, or would be."""
+
+    message: str = Field(examples=["Sessions revoked"])
+    dry_run: bool = Field(examples=[False])
+    revoked_count: int = Field(description="Sessions.", examples=[120])
+    user_count: int = Field(description="Users whose sessions these are.", examples=[80])
+    created_before: datetime = Field(
+        description="Sessions created before this moment were meant.", examples=["2026-11-26T10:00:00Z"]
+    )
+    correlation_id: UUID | None = Field(
+        description="What every fact of the run has; null for a dry run.",
+        examples=["01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a10"],
+    )
 
 
 class UserState(Message):

@@ -14,7 +14,13 @@ from sqlalchemy.exc import DBAPIError
 
 from domain.errors import OutcomeUnknown, StoreUnavailable
 from domain.ledger import Recorded, SessionLedger
-from domain.policies import EndSessionsOnTimeout, RevokeSessionsOnUserDisabled
+from domain.policies import (
+    EndSessionsOnSessionsInvalidated,
+    EndSessionsOnTimeout,
+    Policy,
+    RevokeSessionsOnRevocationRequested,
+    RevokeSessionsOnUserDisabled,
+)
 from domain.session import Limits
 from projections.follower import Follower
 from projections.sessions import SessionQueries, SessionsProjection, read_invalidations
@@ -70,7 +76,13 @@ class Service:
             decider, self.recorder, self.mapper, inline, self.snapshotter, self.clock, read_invalidations
         )
         self.ledger.writes_through(self.writer)
-        self.follower = Follower(self.recorder, self.mapper, [RevokeSessionsOnUserDisabled(self.ledger)], self.clock)
+        self.revoke_on_request = RevokeSessionsOnRevocationRequested(self.ledger)
+        policies: list[Policy] = [
+            RevokeSessionsOnUserDisabled(self.ledger),
+            self.revoke_on_request,
+            EndSessionsOnSessionsInvalidated(lambda: self.sweeper.wake()),
+        ]
+        self.follower = Follower(self.recorder, self.mapper, policies, self.clock)
         rule = EndSessionsOnTimeout(self.ledger)
         self.sweeper = Sweeper(self.database, rule, self.follower, self.clock, new_id)
         self.reads = Reads(self.database)

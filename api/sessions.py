@@ -69,7 +69,7 @@ SessionId = Annotated[
 class _NoAction(StringConvertor):
     """A concrete path wins over a template (OpenAPI): `revoke-all` is no session, so DELETE there is a 405."""
 
-    regex = "(?!revoke-all$)[^/]+"
+    regex = "(?!(?:revoke-all|revoke)$)[^/]+"
 
 
 register_url_convertor("no_action", _NoAction())

@@ -1,11 +1,13 @@
 """Ending the sessions of many: of everybody, by one fact, or of those who are named. Each is a stream of one fact."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
 
 from domain.aggregate import Acting, Context
 from domain.events import EndReason, SessionRevocationRequested, SessionsInvalidatedBefore
+
+INSTANT = timedelta(microseconds=1)
 
 
 class GlobalSignOut(Acting):
@@ -16,8 +18,8 @@ class GlobalSignOut(Acting):
 
     @classmethod
     def decide(cls, stream: UUID, before: datetime | None, reason: EndReason, context: Context) -> Self:
-        """End what was created before `before`, or before now. A moment to come would end what does not exist yet."""
-        return cls.begin(stream, context, before=min(before or context.now, context.now), reason=reason)
+        """End what was created before `before`, or up to now."""
+        return cls.begin(stream, context, before=_not_after_now(before, context), reason=reason)
 
     def __init__(self, before: datetime) -> None:
         self.before = before
@@ -33,7 +35,13 @@ class BulkRevocation(Acting):
     def decide(
         cls, stream: UUID, users: tuple[UUID, ...], before: datetime | None, reason: EndReason, context: Context
     ) -> Self:
-        return cls.begin(stream, context, users=users, before=min(before or context.now, context.now), reason=reason)
+        return cls.begin(stream, context, users=users, before=_not_after_now(before, context), reason=reason)
 
-    def __init__(self, before: datetime) -> None:
+    def __init__(self, before: datetime, event_id: UUID) -> None:
         self.before = before
+        self.requested_by = event_id
+
+
+def _not_after_now(before: datetime | None, context: Context) -> datetime:
+    """A later moment would end what does not exist yet. What exists was created by now, perhaps in this instant."""
+    return min(before or context.now + INSTANT, context.now + INSTANT)

@@ -130,13 +130,13 @@ class SessionLedger(Application[UUID]):
 
     def request_revocation(
         self, users: tuple[UUID, ...], before: datetime | None, reason: EndReason, request: Request
-    ) -> "Future[Recorded[datetime]]":
-        """Note that these users' sessions from before then, or before now, are to end, by policy. The moment."""
+    ) -> "Future[Recorded[BulkRevocation]]":
+        """Note that these users' sessions from before then, or before now, are to end: a policy does it."""
         stream = request.correlation_id
 
-        def decide(noted: BulkRevocation | None, context: Context) -> tuple[BulkRevocation, datetime]:
+        def decide(noted: BulkRevocation | None, context: Context) -> tuple[BulkRevocation, BulkRevocation]:
             job = noted or BulkRevocation.decide(stream, users, before, reason, context)
-            return job, job.before
+            return job, job
 
         return self._writer.submit(Command(stream, decide, request))
 

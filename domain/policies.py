@@ -1,14 +1,17 @@
 """The rules that answer a fact with a command. One class a rule, stateless; acting twice changes nothing."""
 
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from eventsourcing.domain import DomainEventProtocol
 
-from domain.events import Fact, UserDisabled
+from domain.events import EndReason, Fact, SessionRevocationRequested, SessionsInvalidatedBefore, UserDisabled
 from domain.ledger import Recorded, Request, SessionLedger
-from domain.user import DISABLED, EXPIRY
+from domain.user import DISABLED, EXPIRY, INVALIDATED
 
 
 class Policy(Protocol):
@@ -37,6 +40,41 @@ class RevokeSessionsOnUserDisabled:
         return self._ledger.revoke_disabled_sessions(fact.originator_id, fact.originator_version, request)
 
 
+class RevokeSessionsOnRevocationRequested:
+    """When the sessions of many are to end, end them, user by user, on behalf of who asked."""
+
+    name: str = "revoke-sessions-on-revocation-requested"
+    topics: tuple[str, ...] = (SessionRevocationRequested.TOPIC,)
+
+    def __init__(self, ledger: SessionLedger) -> None:
+        self._ledger = ledger
+
+    def handle(self, fact: DomainEventProtocol[UUID]) -> "Future[Any]":
+        assert isinstance(fact, SessionRevocationRequested)
+        request = Request(fact.actor, fact.correlation_id, fact.event_id)
+        return self.carry_out(fact.users, fact.before, fact.reason, request)
+
+    def carry_out(
+        self, users: Sequence[UUID], before: datetime, reason: EndReason, request: Request
+    ) -> "Future[Recorded[int]]":
+        """What is left of the job: how many sessions this ended, once all of it is durable."""
+        return _when_all([self._ledger.revoke_sessions_before(user, before, reason, request) for user in users])
+
+
+class EndSessionsOnSessionsInvalidated:
+    """When everybody was signed out at once, have the ends recorded at once. Access does not depend on it."""
+
+    name: str = INVALIDATED.removeprefix("policy:")
+    topics: tuple[str, ...] = (SessionsInvalidatedBefore.TOPIC,)
+
+    def __init__(self, record_ends: Callable[[], None]) -> None:
+        self._record_ends = record_ends
+
+    def handle(self, fact: DomainEventProtocol[UUID]) -> "Future[Any]":
+        self._record_ends()
+        return _when_all([])
+
+
 class EndSessionsOnTimeout:
     """The sweeper's rule: a session past its deadline is recorded as ended, though nobody touches its user."""
 
@@ -47,3 +85,31 @@ class EndSessionsOnTimeout:
         """Settle these users: for each, the number of his sessions that this recorded as ended."""
         request = Request(actor=EXPIRY, correlation_id=correlation_id)
         return {stream: self._ledger.end_expired_sessions(stream, request) for stream in streams}
+
+
+def _when_all(answers: "Sequence[Future[Recorded[int]]]") -> "Future[Recorded[int]]":
+    """The sum of the answers, at the last of their positions, once all are there; or the first error among them."""
+    whole: Future[Recorded[int]] = Future()
+    left, lock = len(answers), threading.Lock()
+
+    def one_is_there(_: "Future[Recorded[int]]") -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = left == 0
+        if is_last:
+            finish()
+
+    def finish() -> None:
+        failed = next((error for answer in answers if (error := answer.exception())), None)
+        if failed:
+            whole.set_exception(failed)
+        else:
+            done = [answer.result() for answer in answers]
+            whole.set_result(Recorded(sum(d.result for d in done), max((d.position for d in done), default=0)))
+
+    for answer in answers:
+        answer.add_done_callback(one_is_there)
+    if not answers:
+        finish()
+    return whole

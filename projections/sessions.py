@@ -27,8 +27,10 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    not_,
     or_,
     select,
+    true,
 )
 
 from domain.events import (
@@ -349,6 +351,14 @@ def streams_to_settle(connection: Connection, now: datetime, after: UUID | None,
         query = query.where(_s.stream > bindparam("after"))
     values = {"now": to_micros(now), **({"after": after} if after else {})}
     return list(connection.execute(query.order_by(_s.stream).limit(limit), values).scalars())
+
+
+def active_before(users: Sequence[UUID] | None) -> tuple[Table, Any]:
+    """The table, and what is true of sessions that are active at `:now` and were created before `:created_before`."""
+    of_these = true() if users is None else _s.stream.in_(users)
+    user_is_fine = and_(_u.stream == _s.stream, _u.enabled, _s.created_version > _u.disabled_version)
+    active = and_(user_is_fine, _s.ended_at.is_(None), not_(_over))
+    return _live.sessions, and_(of_these, active, _s.created_at < bindparam("created_before"))
 
 
 def read_invalidations(connection: Connection) -> tuple[Invalidation, ...]:

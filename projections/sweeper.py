@@ -1,4 +1,4 @@
-"""Ends by time, for users whom nobody touches: a chore of the process that leads."""
+"""Ends by time, and of everybody at once, for users whom nobody touches: a chore of the process that leads."""
 
 import logging
 import threading
@@ -40,6 +40,7 @@ class Sweeper:
         self._clock = clock
         self._new_id = new_id
         self._stopping = threading.Event()
+        self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger-sweeper", daemon=True)
 
     def start(self) -> None:
@@ -47,8 +48,13 @@ class Sweeper:
 
     def close(self) -> None:
         self._stopping.set()
+        self._awake.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def wake(self) -> None:
+        """Sweep now rather than at the next turn."""
+        self._awake.set()
 
     def sweep(self) -> int:
         """End what time has ended by now, and forget idempotency keys that are too old; the number of sessions ended.
@@ -77,8 +83,10 @@ class Sweeper:
             return 0
 
     def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL_S):
-            if not self._follower.is_leading:
+        while not self._stopping.is_set():
+            self._awake.wait(INTERVAL_S)
+            self._awake.clear()
+            if self._stopping.is_set() or not self._follower.is_leading:
                 continue
             if abs(self._clock.drift_s()) > MAX_DRIFT_S:
                 logger.error(

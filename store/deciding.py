@@ -12,11 +12,11 @@ from eventsourcing.persistence import StoredEvent
 
 from domain.aggregate import Acting, Context
 from domain.errors import LedgerError, StoreUnavailable
-from domain.events import Fact, UserEnrolled
+from domain.events import Fact, SessionRevocationRequested, SessionsInvalidatedBefore, UserEnrolled
 from domain.ledger import Command, Recorded
 from domain.session import Invalidation
 from store.aggregates import read_aggregates
-from store.clock import Clock
+from store.clock import Clock, from_micros
 from store.database import Database
 from store.idempotency import KeptAnswer
 from store.keys import KeyStore
@@ -53,6 +53,11 @@ class StreamWork:
     answers: dict[bytes, KeptAnswer] = field(default_factory=dict)
 
     @property
+    def concerns_many(self) -> bool:
+        """Whether it is about sessions that other processes may just have recorded."""
+        return any(isinstance(f, SessionsInvalidatedBefore | SessionRevocationRequested) for f in self.facts)
+
+    @property
     def identities(self) -> list[dict[str, Any]]:
         """Who was enrolled, in clear."""
         return [{"stream": f.originator_id, "user_id": f.user_id} for f in self.facts if isinstance(f, UserEnrolled)]
@@ -84,6 +89,7 @@ class Decider:
         self._clock = clock
         self._new_event_id = new_event_id
         self._invalidations: tuple[Invalidation, ...] = ()
+        self._not_before = 0
 
     def read(self, streams: Sequence[UUID]) -> dict[UUID, Acting]:
         """Those of these streams that there are, as committed."""
@@ -94,6 +100,10 @@ class Decider:
         changed = invalidations != self._invalidations
         self._invalidations = invalidations
         return changed
+
+    def hear(self, recorded_at: int) -> None:
+        """Something was recorded then (microseconds): nothing is decided as of an earlier moment from now on."""
+        self._not_before = max(self._not_before, recorded_at)
 
     def decide(self, work: StreamWork, aggregate: Acting | None, kept: KeptAnswers) -> None:
         """Decide all that the batch asks of this stream, from scratch, on `aggregate`."""
@@ -126,10 +136,10 @@ class Decider:
             work.facts.extend(aggregate.collect_events())  # type: ignore[arg-type]
 
     def _context(self, command: Command[Any]) -> Context:
-        """The clock of another process may be ahead of ours: what is begun after an invalidation is not ended by it."""
-        request, now = command.request, self._clock.now()
+        """The clock of another process may be ahead of ours. What begins after an invalidation is not ended by it."""
+        request, now = command.request, from_micros(max(self._clock.micros(), self._not_before))
         if self._invalidations:
-            now = max(now, self._invalidations[-1].at)
+            now = max(now, *(invalidation.before for invalidation in self._invalidations))
         return Context(
             now, request.actor, request.correlation_id, request.causation_id, self._new_event_id, self._invalidations
         )

@@ -21,7 +21,6 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 
 from domain.aggregate import Acting
 from domain.errors import LedgerBusy, OutcomeUnknown, StoreUnavailable
-from domain.events import SessionsInvalidatedBefore
 from domain.ledger import Command, Recorded
 from domain.session import Invalidation
 from store.aggregates import AggregateCache
@@ -184,20 +183,22 @@ class BatchWriter:
         self._decider.prepare(works)
         with self._appending(works) as append:
             reach(Failpoint.AFTER_LOCK)
-            again = [work for work in works if self._decider.is_late(work)]
+            again = {work.stream for work in works if self._decider.is_late(work)}
             if append.position != self._head:
                 self._aggregates.clear()  # whoever has written may have moved any of them
                 self._catch_up(append)
                 kept, known = self._kept(batch), kept
-                if self._decider.learn(self._read_invalidations(append.connection)):
-                    again = works
-                again += [w for w in self._moved(append, works, kept.keys() - known.keys()) if w not in again]
-            self._decide_again(again, kept)
+                self._decider.hear(append.recorded_at)
+                everybody = self._decider.learn(self._read_invalidations(append.connection))
+                again |= {work.stream for work in works if everybody or work.concerns_many}
+                again |= self._moved(append, works, kept.keys() - known.keys())
+            self._decide_again([work for work in works if work.stream in again], kept)
             self._append(append, works)
         reach(Failpoint.AFTER_COMMIT)
         self._head = append.position
-        if any(isinstance(fact, SessionsInvalidatedBefore) for work in works for fact in work.facts):
-            self._head = -1  # it concerns everybody: the next batch reads anew
+        self._decider.hear(append.recorded_at)
+        if any(work.concerns_many for work in works):
+            self._head = -1  # the next batch reads anew
         return works, append.position
 
     @contextmanager
@@ -254,14 +255,14 @@ class BatchWriter:
         with self._recorder.database.reading() as connection:
             return find_kept(connection, keys, self._clock.now())
 
-    def _moved(self, append: Append, works: list[StreamWork], new_answers: set[bytes]) -> list[StreamWork]:
-        """Those whose stream, or whose idempotency key, another process has used since they were decided."""
+    def _moved(self, append: Append, works: list[StreamWork], new_answers: set[bytes]) -> set[UUID]:
+        """The streams that, or whose idempotency keys, another process has used since they were decided."""
         versions = append.versions([work.stream for work in works])
-        return [
-            work
+        return {
+            work.stream
             for work in works
             if versions.get(work.stream, 0) != work.base or any(_claims(p, new_answers) for p in work.pending)
-        ]
+        }
 
     def _decide_again(self, works: list[StreamWork], kept: KeptAnswers) -> None:
         as_committed = self._decider.read([work.stream for work in works])

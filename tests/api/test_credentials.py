@@ -40,11 +40,16 @@ OF_USERS = [
 ]
 OF_SERVICES = {("POST", "/api/sessions"): "sessions:create"}
 OF_ADMINISTRATORS = {
+    ("POST", "/api/sessions/revoke"): "users:admin",
     ("POST", "/api/users/{user_id}/disable"): "users:admin",
     ("POST", "/api/users/{user_id}/enable"): "users:admin",
     ("GET", "/api/users/{user_id}/sessions"): "users:admin",
     ("DELETE", "/api/users/{user_id}/sessions"): "users:admin",
     ("DELETE", "/api/users/{user_id}/sessions/{session_id}"): "users:admin",
+}
+BODIES: dict[Call, dict[str, Any]] = {
+    ("POST", "/api/sessions"): {"json": {"user_id": "victim"}},
+    ("POST", "/api/sessions/revoke"): {"json": {"reason": "revoke_all", "dry_run": True}},
 }
 SCOPED = {**OF_SERVICES, **OF_ADMINISTRATORS}
 GUARDED = [*OF_USERS, *SCOPED]
@@ -55,8 +60,7 @@ def send(api: Api, call: Call, headers: Any, session_id: str = "x") -> httpx.Res
     """A call as somebody would make it whose credential is good: nothing else is wrong with it."""
     method, template = call
     path = template.format(user_id="victim", session_id=session_id)
-    body = {"json": {"user_id": "victim"}} if call == ("POST", "/api/sessions") else {}
-    return api.request(method, path, headers, **body)
+    return api.request(method, path, headers, **BODIES.get(call, {}))
 
 
 def answers(api: Api, calls: list[Call], headers: Any) -> dict[Call, Answer]:
