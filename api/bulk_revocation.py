@@ -43,7 +43,7 @@ async def revoke_many(
         fault = {"pointer": "/created_before", "detail": "lies in the future"}
         raise Problem("invalid-request", "/created_before: lies in the future", errors=[fault])
     before = body.created_before or now + INSTANT
-    users = None if body.user_ids is None else [*{service.keys.pseudonym(user_id) for user_id in body.user_ids}]
+    users = None if body.user_ids is None else [*dict.fromkeys(map(service.keys.pseudonym, body.user_ids))]
     if body.dry_run:
         count = await asyncio.to_thread(_count, service, now, before, users)
         return _answer(body, before, count, None)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -12,6 +12,8 @@ from eventsourcing.domain import DomainEventProtocol
 from domain.events import EndReason, Fact, SessionRevocationRequested, SessionsInvalidatedBefore, UserDisabled
 from domain.ledger import Recorded, Request, SessionLedger
 from domain.user import DISABLED, EXPIRY, INVALIDATED
+
+PATIENCE_S = 60.0
 
 
 class Policy(Protocol):
@@ -52,7 +54,9 @@ class RevokeSessionsOnRevocationRequested:
     def handle(self, fact: DomainEventProtocol[UUID]) -> "Future[Any]":
         assert isinstance(fact, SessionRevocationRequested)
         request = Request(fact.actor, fact.correlation_id, fact.event_id)
-        return self.carry_out(fact.users, fact.before, fact.reason, request)
+        done = self.carry_out(fact.users, fact.before, fact.reason, request)
+        wait([done], PATIENCE_S)  # one job at a time: together, those that piled up would not fit into the queue
+        return done
 
     def carry_out(
         self, users: Sequence[UUID], before: datetime, reason: EndReason, request: Request

@@ -1,12 +1,16 @@
 """Ending the sessions of many: of everybody, or of the users that are named."""
 
+from uuid import uuid4
+
 import pytest
 
 from domain.events import EndReason
 from store.api_keys import Scope
 from tests.api.client import ADMIN, Api, bearer, told, until
+from tests.clock import ManualClock
 from tests.conftest import OpenService
 from tests.store.given import Caller, request, result
+from tests.store.given import topics as topics_of
 
 PATH = "/api/sessions/revoke"
 EVERYBODY = {"reason": "revoke_all", "dry_run": False}
@@ -19,9 +23,12 @@ def asked(api: Api, **body: object) -> dict[str, object]:
     return answer.json()
 
 
+def history(api: Api, user_id: str) -> list[dict[str, str]]:
+    return api.get(f"/api/users/{user_id}/sessions?status=ended", ADMIN).json()["sessions"]
+
+
 def ended(api: Api, user_id: str) -> list[tuple[str, str, str]]:
-    listed = api.get(f"/api/users/{user_id}/sessions?status=ended", ADMIN).json()["sessions"]
-    return [(s["ended_at"], s["end_reason"], s["ended_by"]) for s in listed]
+    return [(s["ended_at"], s["end_reason"], s["ended_by"]) for s in history(api, user_id)]
 
 
 def topics(api: Api) -> list[str]:
@@ -46,14 +53,14 @@ def test_everybody_is_signed_out_by_one_fact_though_nobody_records_the_ends(api:
 
 
 def test_the_ends_follow_as_events_and_are_shown_as_before(api: Api):
-    ids = [api.sign_in(name).id for name in ("alice", "bob", "carol")]
+    ids = {api.sign_in(name).id for name in ("alice", "bob", "carol")}
     api.clock.advance(5)
     answer = asked(api)
     shown = [ended(api, name) for name in ("alice", "bob", "carol")]
     until(lambda: topics(api).count("SessionRevoked") == 3)
     api.clock.advance(60)
     assert [ended(api, name) for name in ("alice", "bob", "carol")] == shown
-    assert len(ids) == 3
+    assert {s["id"] for name in ("alice", "bob", "carol") for s in history(api, name)} == ids
     with api.service.database.reading() as connection:
         rows = connection.exec_driver_sql("SELECT state FROM events WHERE topic = 'SessionRevoked'").scalars()
         correlated = str(answer["correlation_id"]).replace("-", "").encode()
@@ -157,6 +164,22 @@ def test_a_job_that_was_only_recorded_is_finished_by_whoever_follows(open_servic
     until(lambda: (after.recorder.max_notification_id() or 0) == 7)
 
 
+def test_jobs_that_have_piled_up_are_more_than_the_queue_takes_and_are_finished(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+):
+    service = open_service()
+    caller = Caller(service)
+    names = [f"user {n}" for n in range(5)]
+    for name in names:
+        result(caller.creates(name))
+    for name in names:
+        users = (*(uuid4() for _ in range(9)), caller.stream(name))
+        result(service.ledger.request_revocation(users, None, EndReason.REVOKED_BY_ADMIN, request()))
+    monkeypatch.setattr("store.writer.QUEUE_SIZE", 20)
+    service.start()
+    until(lambda: all("SessionRevoked" in topics_of(service, name) for name in names))
+
+
 # -- a dry run, and who may
 
 
@@ -202,6 +225,34 @@ def test_only_an_administrator_may(api: Api):
     for headers in (alice.bearer, bearer(secret)):
         assert told(api.post(PATH, headers, json=EVERYBODY)) == (403, "insufficient-scope")
     assert api.is_active(alice.bearer)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["everybody", "named"])
+def test_a_session_of_a_process_whose_clock_is_ahead_ends_too_and_the_next_one_lives(
+    open_service: OpenService, clock: ManualClock, named: bool
+):
+    here, there = Caller(open_service()), Caller(open_service())
+    there.service.clock = ahead = ManualClock()
+    ahead.advance(5)
+    there.service.writer._clock = there.service.writer._decider._clock = ahead
+    early = result(there.creates("alice"))
+    if named:
+        noted = here.service.ledger.request_revocation(
+            (here.stream("alice"),), None, EndReason.REVOKED_BY_ADMIN, request()
+        )
+        before = result(noted).before
+        result(
+            here.service.ledger.revoke_sessions_before(
+                here.stream("alice"), before, EndReason.REVOKED_BY_ADMIN, request()
+            )
+        )
+    else:
+        before = result(here.service.ledger.invalidate_sessions(None, EndReason.REVOKE_ALL, request()))
+    assert early.created_at > clock.now()
+    assert early.created_at < before
+    later = result(here.creates("alice"))
+    assert later.created_at >= (early.created_at if named else before)
+    assert [result(here.touches(session, "alice")) for session in (early, later)] == [False, True]
 
 
 def test_what_one_process_signed_out_is_signed_out_for_the_other(open_service: OpenService):
