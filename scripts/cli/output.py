@@ -1,5 +1,6 @@
 """What a command prints: a table for people, or with `--json` one JSON document for programs."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -7,6 +8,8 @@ import typer
 from pydantic_core import to_json
 from rich.console import Console
 from rich.table import Table
+
+UNBOUNDED = 10_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -18,11 +21,13 @@ def print_json(document: Any) -> None:
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """A row a line; a column is as wide as it must be, also where nobody looks on from a terminal."""
-    table = Table(*columns, box=None)
+    table = Table(box=None)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*("" if row[column] is None else _text(row[column]) for column in columns))
-    console = Console(highlight=False, markup=False)
-    console.print(table, crop=False, no_wrap=True, width=None if console.is_terminal else 500)
+    width = None if sys.stdout.isatty() else UNBOUNDED
+    Console(highlight=False, markup=False, width=width).print(table, crop=False)
 
 
 def _text(value: Any) -> str:

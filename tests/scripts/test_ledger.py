@@ -27,6 +27,14 @@ def test_a_key_is_made_shown_and_revoked(ledger: Ledger):
     assert made["id"] in ledger("keys", "list").stdout
 
 
+def test_where_nobody_looks_on_a_row_is_a_line_however_long(ledger: Ledger):
+    scopes = ("sessions:create", "users:admin", "audit:read", "audit:personal", "tokens:introspect")
+    ledger("keys", "create", "gateway " * 10, *(word for scope in scopes for word in ("--scope", scope)))
+    heading, row = ledger("keys", "list").stdout.splitlines()
+    assert heading.split() == ["id", "name", "scopes", "created_at", "revoked_at"]
+    assert all(scope in row for scope in scopes)
+
+
 def test_revoking_a_key_that_is_not_in_force_says_no(ledger: Ledger):
     ledger("keys", "create", "gateway", "--scope", "sessions:create")
     ran = ledger("keys", "revoke", "unknown")
