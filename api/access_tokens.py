@@ -47,11 +47,14 @@ class UnverifiableAccessToken(InvalidAccessToken):
 class Claims:
     """What a verified token says; without `session_id` it stands for the client itself."""
 
+    issuer: str
     subject: str
     session_id: UUID | None
     client_id: str | None
     scopes: frozenset[str]
+    issued_at: datetime | None
     expires_at: datetime
+    acr: str | None
 
 
 class AccessTokens:
@@ -109,11 +112,14 @@ class AccessTokens:
         _require(claims.get("iss") == self._issuer, "iss")
         _require(self._audience in (audience if isinstance(audience, list) else [audience]), "aud")
         return Claims(
+            issuer=self._issuer,
             subject=_text(claims, "sub"),
             session_id=_session_id(claims),
             client_id=_text(claims, "client_id") if "client_id" in claims else None,
             scopes=frozenset(_text(claims, "scope").split() if "scope" in claims else ()),
             expires_at=_expiry(claims, self._clock(), may_be_expired),
+            issued_at=_moment(claims, "iat") if "iat" in claims else None,
+            acr=acr if isinstance(acr := claims.get("acr"), str) else None,
         )
 
 

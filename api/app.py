@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Receive, Scope, Send
 
-from api import auth, bulk_revocation, health, sessions, users
+from api import auth, bulk_revocation, health, introspection, sessions, users
 from api.access_tokens import AccessTokens
 from api.check import SessionCheck
 from api.cookies import SessionCookie
@@ -62,7 +62,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         telemetry=_NO_TELEMETRY,
         log_client=settings.store_client_details,
     )
-    for module in (sessions, auth, bulk_revocation, users, health):
+    for module in (sessions, auth, bulk_revocation, users, introspection, health):
         app.router.routes.extend(module.router.routes)  # `include_router` would match each request twice
     install(app)
     complete_document(app, cookie)

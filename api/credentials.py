@@ -39,6 +39,13 @@ class Caller(NamedTuple):
     by_cookie: bool = False
 
 
+class Token(NamedTuple):
+    """A token that is valid now: its session, if it has one, and what a JWT says of itself."""
+
+    session: SessionView | None
+    claims: Claims | None
+
+
 class SignedIn(NamedTuple):
     """A user's own request, by his active session."""
 
@@ -91,6 +98,20 @@ class Credentials:
             raise Problem("two-credentials", "Send a cookie or an Authorization header, not both.")
         return cookie, _bearer(authorizations) if authorizations else None
 
+    async def token(self, presented: str) -> Token | None:
+        """What a token that somebody was shown is good for; None when it is not valid, or is no token but a key."""
+        if not _BEARER_TOKEN.fullmatch(presented):
+            return None
+        try:
+            if presented.count(".") == 2:
+                claims, session = await self._valid_access_token(presented)
+                return Token(session, claims)
+            return Token(await self._valid_session(presented), None)
+        except Problem as problem:
+            if problem.kind == "invalid-credential":
+                return None
+            raise
+
     async def _by_bearer(self, bearer: str, signing_out: bool) -> Caller:
         if self._bootstrap and hmac.compare_digest(digest(bearer), self._bootstrap):
             return Caller(None, frozenset(Scope), actor="key:bootstrap")
@@ -101,13 +122,16 @@ class Credentials:
         return await self._by_session_token(bearer, by_cookie=False)
 
     async def _by_session_token(self, token: str, *, by_cookie: bool) -> Caller:
+        return Caller(await self._valid_session(token), by_cookie=by_cookie)
+
+    async def _valid_session(self, token: str) -> SessionView:
         """Looked up by digest, so the time it takes tells nothing about the secret (T-12)."""
         session = await self._sessions.by_token(digest(token)) if _SESSION_TOKEN.fullmatch(token) else None
         if session is None:
             raise UnknownCredential("This session is not active.")
         if session.end:
             raise Problem("invalid-credential", "This session is not active.")
-        return Caller(session, by_cookie=by_cookie)
+        return session
 
     async def _by_api_key(self, secret: str) -> Caller:
         key = await self._keys.find(secret)
@@ -118,15 +142,23 @@ class Credentials:
         return Caller(None, key.scopes, actor=f"key:{key.key_id}")
 
     async def _by_access_token(self, token: str, signing_out: bool) -> Caller:
-        claims = await self._verified(token, may_be_expired=signing_out)
+        claims, session = await self._valid_access_token(token, may_be_expired=signing_out)
+        if session is None:
+            return Caller(None, claims.scopes, client_id=claims.client_id)
+        return Caller(session, claims.scopes, actor=f"user:{session.stream}")
+
+    async def _valid_access_token(
+        self, token: str, *, may_be_expired: bool = False
+    ) -> tuple[Claims, SessionView | None]:
+        claims = await self._verified(token, may_be_expired)
         if claims.session_id is None:
             if claims.client_id is None or claims.subject != claims.client_id:
                 raise Problem("invalid-credential", "A token without a session must be a client's own.")
-            return Caller(None, claims.scopes, client_id=claims.client_id)
+            return claims, None
         session = await self._sessions.by_id(claims.session_id)
         if session is None or session.end or session.user_id != claims.subject:
             raise Problem("invalid-credential", "The session of this token is not active.")
-        return Caller(session, claims.scopes, actor=f"user:{session.stream}")
+        return claims, session
 
     async def _verified(self, token: str, may_be_expired: bool) -> Claims:
         if self._tokens is None:

@@ -49,6 +49,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "bad-request": Kind(400, "The request cannot be understood"),
         "malformed-json": Kind(400, "The body is not acceptable JSON"),
+        "malformed-form": Kind(400, "The body is not an acceptable form"),
         "credential-in-url": Kind(400, "Credentials do not belong in a URL"),
         "invalid-credentials-form": Kind(400, "The credentials are malformed"),
         "two-credentials": Kind(400, "More than one credential"),
@@ -64,7 +65,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "request-timeout": Kind(408, "The request took too long to arrive"),
         "idempotent-session-ended": Kind(409, "The session of this idempotency key has ended"),
         "body-too-large": Kind(413, "The body is too large"),
-        "unsupported-media-type": Kind(415, "The body must be application/json"),
+        "unsupported-media-type": Kind(415, "The body has a media type that is not accepted"),
         "invalid-request": Kind(422, "The request does not fit its description"),
         "foreign-replacement": Kind(422, "The session to replace is not one of this user"),
         "idempotency-key-reused": Kind(422, "The idempotency key came with another request"),

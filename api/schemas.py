@@ -234,6 +234,25 @@ class SessionStarted(_Answer):
     )
 
 
+class Introspection(_Answer):
+    """RFC 7662 §2.2: of a token that is not active nothing is told but that. Moments are seconds since 1970."""
+
+    active: bool = Field(examples=[True])
+    iss: str | None = Field(None, description="Who issued the JWT.", examples=["https://id.example"])
+    sub: str | None = Field(None, description="The user's id, or the client's.", examples=["alice@example.com"])
+    client_id: str | None = Field(None, description="The client of the JWT.", examples=["web"])
+    sid: UUID | None = Field(
+        None, description="The public id of the session.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"]
+    )
+    token_type: str | None = Field(None, examples=["Bearer"])
+    scope: str | None = Field(None, description="The scopes of the JWT.", examples=["sessions:create"])
+    iat: int | None = Field(None, description="When the token was issued.", examples=[1795687200])
+    exp: int | None = Field(None, description="When it ends, at the latest.", examples=[1795689000])
+    auth_time: int | None = Field(None, description="When the user last authenticated.", examples=[1795687200])
+    amr: list[str] | None = Field(None, description="How the user authenticated (RFC 8176).", examples=[["pwd", "otp"]])
+    acr: str | None = Field(None, description="How well, as the JWT says.", examples=["aal2"])
+
+
 class Message(_Answer):
     """What happened."""
 

@@ -38,7 +38,7 @@ OF_USERS = [
     ("POST", "/api/sessions/revoke-all"),
     ("GET", "/api/auth/session"),
 ]
-OF_SERVICES = {("POST", "/api/sessions"): "sessions:create"}
+OF_SERVICES = {("POST", "/api/sessions"): "sessions:create", ("POST", "/oauth2/introspect"): "tokens:introspect"}
 OF_ADMINISTRATORS = {
     ("POST", "/api/sessions/revoke"): "users:admin",
     ("POST", "/api/users/{user_id}/disable"): "users:admin",
@@ -49,6 +49,7 @@ OF_ADMINISTRATORS = {
 }
 BODIES: dict[Call, dict[str, Any]] = {
     ("POST", "/api/sessions"): {"json": {"user_id": "victim"}},
+    ("POST", "/oauth2/introspect"): {"data": {"token": "x"}},
     ("POST", "/api/sessions/revoke"): {"json": {"reason": "revoke_all", "dry_run": True}},
 }
 SCOPED = {**OF_SERVICES, **OF_ADMINISTRATORS}

@@ -289,7 +289,7 @@ def test_every_call_with_a_credential_documents_the_answer(api: Api):
     paths = api.get("/openapi.json").json()["paths"]
     for method, path in api.operations():
         documented = paths[path][method.lower()]["responses"].get("429", {})
-        with_credential = path.startswith("/api/") and path != "/api/auth/signout"
+        with_credential = path.startswith(("/api/", "/oauth2/")) and path != "/api/auth/signout"
         assert (documented.get("headers", {}).keys() >= set(HEADERS)) is with_credential, path
 
 

@@ -38,6 +38,7 @@ class Operation(NamedTuple):
     takes_form: bool
     by_session: bool
     guarded: bool
+    is_form: bool
 
     def __str__(self) -> str:
         return " ".join(self.call)
@@ -63,6 +64,7 @@ def _operation(call: Call, told_of: dict[str, Any], components: dict[str, Any]) 
         "303" in told_of["responses"],
         "sessionCookie" in schemes,
         bool(schemes),
+        bool(body.get("required")) and not schema,
     )
 
 
@@ -89,7 +91,8 @@ class Target:
         return [operation for operation in self.operations if operation.body]
 
     def guarded(self) -> list[Operation]:
-        return [operation for operation in self.operations if operation.guarded]
+        """What takes JSON or no body at all; forms have tests of their own (`test_introspection.py`)."""
+        return [operation for operation in self.operations if operation.guarded and not operation.is_form]
 
     def with_parameter(self, place: str, name: str) -> list[Operation]:
         found = [operation for operation in self.operations if (place, name) in operation.parameters]

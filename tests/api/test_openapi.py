@@ -19,6 +19,8 @@ pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # t
 
 PROBLEM = "application/problem+json"
 JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+OF_SERVICES = ("POST /api/sessions", "POST /api/sessions/revoke", "POST /oauth2/introspect")
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_every_route_says_which_credentials_it_takes(document: dict[str, Any]):
         if name.endswith(("/healthz", "/readyz")):
             assert named == set(), name
         else:
-            of_services = "/users/" in name or name in ("POST /api/sessions", "POST /api/sessions/revoke")
+            of_services = "/users/" in name or name in OF_SERVICES
             assert named == ({"bearer"} if of_services else set(schemes)), name
 
 
@@ -156,6 +158,8 @@ BODIES: list[tuple[Headers, bytes]] = [
     (JSON, b"{"),
     (JSON, b" " * 20_000),
     ({"Content-Type": "text/plain"}, b"x"),
+    (FORM, b"token=x"),
+    (FORM, b"token"),
 ]
 BAD: list[Any] = [
     {},

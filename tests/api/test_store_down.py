@@ -76,6 +76,7 @@ def test_t_26_while_the_store_is_down_every_route_says_so_and_then_works_again(
     assert {answer for answer in by_key.values() if answer[0] not in (503, 200, 204)} == {
         (403, "insufficient-scope"),
         (422, "invalid-request"),
+        (415, "unsupported-media-type"),
     }
     until(lambda: api.get("/readyz").status_code == 200)
     assert api.is_active(alice.by_cookie)
