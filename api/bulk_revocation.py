@@ -64,7 +64,7 @@ async def _revoke(
     job = noted.result
     answering = replace(request, causation_id=job.requested_by)
     await durable(service.revoke_on_request.carry_out(users, job.before, reason, answering))
-    return await asyncio.to_thread(_ended, service, request.correlation_id, noted.position), job.before
+    return await asyncio.to_thread(_ended, service, request.correlation_id, reason, noted.position), job.before
 
 
 def _count(service: Service, now: datetime, before: datetime, users: Sequence[UUID] | None) -> Count:
@@ -72,9 +72,9 @@ def _count(service: Service, now: datetime, before: datetime, users: Sequence[UU
         return count_active(service.database, now, before, users)
 
 
-def _ended(service: Service, correlation_id: UUID, after: int) -> Count:
+def _ended(service: Service, correlation_id: UUID, reason: EndReason, after: int) -> Count:
     with store_errors():
-        return count_ended(service.recorder, service.mapper, correlation_id, after)
+        return count_ended(service.recorder, service.mapper, correlation_id, reason, after)
 
 
 def _answer(body: BulkRevocation, before: datetime, count: Count, correlation_id: UUID | None) -> BulkRevoked:

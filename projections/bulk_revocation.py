@@ -8,7 +8,7 @@ from uuid import UUID
 from eventsourcing.persistence import Mapper
 from sqlalchemy import distinct, func, select
 
-from domain.events import SessionRevoked
+from domain.events import EndReason, SessionRevoked
 from projections.sessions import active_before
 from store.clock import to_micros
 from store.database import Database
@@ -33,13 +33,15 @@ def count_active(database: Database, now: datetime, before: datetime, users: Seq
         return Count(*connection.execute(query, values).one())
 
 
-def count_ended(recorder: EventRecorder, mapper: Mapper[Any], correlation_id: UUID, after: int) -> Count:
-    """The sessions that were ended on behalf of one request, since a position in the log."""
+def count_ended(
+    recorder: EventRecorder, mapper: Mapper[Any], correlation_id: UUID, reason: EndReason, after: int
+) -> Count:
+    """The sessions that one request ended, since a position in the log: not those that time had ended before."""
     sessions, users = 0, set()
     while page := recorder.select_notifications(after, PAGE, topics=[SessionRevoked.TOPIC], inclusive_of_start=False):
         for notification in page:
             fact = cast(SessionRevoked, mapper.to_domain_event(notification))
-            if fact.correlation_id == correlation_id:
+            if fact.correlation_id == correlation_id and fact.reason == reason:
                 sessions += 1
                 users.add(fact.originator_id)
         after = page[-1].id

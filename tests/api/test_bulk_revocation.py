@@ -151,6 +151,16 @@ def test_those_who_are_named_keep_what_began_later(api: Api):
     assert api.is_active(young.bearer)
 
 
+def test_what_time_had_ended_though_nobody_had_recorded_it_does_not_count(api: Api):
+    """Its end is recorded on the way, on behalf of the same request."""
+    api.sign_in()
+    api.sign_in(remember_me=True)
+    api.clock.advance(3600)
+    assert asked(api, user_ids=["alice"], dry_run=True)["revoked_count"] == 1
+    answer = asked(api, user_ids=["alice"])
+    assert (answer["revoked_count"], answer["user_count"]) == (1, 1)
+
+
 def test_a_job_that_was_only_recorded_is_finished_by_whoever_follows(open_service: OpenService):
     service = open_service()
     caller = Caller(service)

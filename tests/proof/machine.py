@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from api.service import Service
 from domain.policies import RevokeSessionsOnUserDisabled
+from domain.user import INVALIDATED
 from projections.follower import Follower
 from tests.api.client import ADMIN, Api, Headers, SignedIn, running, settings_of
 from tests.clock import NOON, ManualClock
@@ -55,6 +56,11 @@ COMMANDS: list[tuple[int, str, tuple[st.SearchStrategy[Any], ...]]] = [
     (1, "revoke_one", (process, pick, way, pick)),
     (1, "revoke_all", (process, pick, way, st.sampled_from([*REVOKE_ALL]))),
     (1, "revoke_as_administrator", (process, pick, st.booleans())),
+    (
+        1,
+        "revoke_many",
+        (process, st.sampled_from([None, ["alice"], [*USERS]]), pick, st.sampled_from([timedelta(0), TICK, None])),
+    ),
     (1, "disable_or_enable", (process, user, st.sampled_from(["disable", "enable", "disable enable"]))),
     (1, "work", (process, st.sampled_from(["sweep", "follow", "restart"]))),
 ]
@@ -161,6 +167,20 @@ class LedgerMachine(RuleBasedStateMachine):
         answer = self.apis[process].delete(f"/api/users/{session.user}/sessions{one}", ADMIN)
         assert answer.status_code == 200
         assert answer.json().get("revoked_count", count) == count
+
+    def revoke_many(self, process: int, users: list[str] | None, pick: int, after: timedelta | None) -> None:
+        """Of everybody or of these users, what began before about the moment at which some session did, or all."""
+        moment = None if after is None else min(self.picked(pick).created + after, self.model.now)
+        of_these = [s for s in self.model.sessions if users is None or s.user in users]
+        ending = [s for s in of_these if moment is None or s.created < moment]
+        count = self.model.end(ending, "revoked_by_admin", INVALIDATED if users is None else None)
+        body: dict[str, Any] = {"reason": "revoked_by_admin"}
+        body |= {"user_ids": users} if users else {}
+        body |= {"created_before": moment.isoformat()} if moment else {}
+        asked = [{**body, "dry_run": True}, {**body, "dry_run": False}]
+        answers = [self.apis[process].post("/api/sessions/revoke", ADMIN, json=body) for body in asked]
+        assert [(answer.status_code, answer.json().get("revoked_count")) for answer in answers] == [(200, count)] * 2
+        self.wait(TICK.total_seconds())  # what begins in this very instant counts as begun in the next one
 
     def disable_or_enable(self, process: int, user: str, what: str) -> None:
         for act in what.split():

@@ -22,8 +22,11 @@ def seconds(count: float) -> timedelta:
 
 
 class End(NamedTuple):
+    """`by` is who ended it, where the reason alone does not say so."""
+
     at: datetime
     reason: str
+    by: str | None = None
 
 
 @dataclass(eq=False)
@@ -70,10 +73,10 @@ class Model:
             session.used = self.now
         return not session.end
 
-    def end(self, sessions: list[Session], reason: str) -> int:
+    def end(self, sessions: list[Session], reason: str, by: str | None = None) -> int:
         ending = [session for session in sessions if not session.end]
         for session in ending:
-            session.end = End(self.now, reason)
+            session.end = End(self.now, reason, by)
         return len(ending)
 
     def disable(self, user: str) -> None:

@@ -14,6 +14,7 @@ from api.service import Service
 from domain.events import SessionRevoked
 from domain.ledger import Recorded
 from domain.user import DISABLED, EXPIRY
+from projections.sessions import read_invalidations
 from store.schema import events, head
 from tests.api.client import ADMIN, Api, Headers, bearer
 from tests.proof.model import End, Model, Session
@@ -57,7 +58,10 @@ class Observer:
             assert user not in self.model.disabled
             return
         assert bool(aggregate.disabled) == (user in self.model.disabled)
-        in_it = [s for s in aggregate.sessions.values() if not aggregate.disabled and s.is_live(self.model.now)]
+        with service.database.reading() as connection:
+            invalidations = read_invalidations(connection)
+        live = [s for s in aggregate.sessions.values() if s.is_live(self.model.now) and not aggregate.disabled]
+        in_it = [s for s in live if not s.invalidation(invalidations)]
         assert [(str(s.session_id), s.last_active_at) for s in in_it] == [
             (session.told.id, session.used) for session in self.model.live(user)
         ]
@@ -125,7 +129,7 @@ def unnoticed(api: Api) -> Any:
 
 
 def how(end: End | None) -> tuple[datetime, str, str] | None:
-    return end and (end.at, end.reason, ENDED_BY[end.reason])
+    return end and (end.at, end.reason, end.by or ENDED_BY[end.reason])
 
 
 def told(answer: httpx.Response) -> Any:
