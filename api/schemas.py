@@ -308,7 +308,7 @@ class PolicyProgress(_Answer):
     lag_events: int = Field(examples=[0])
     lag_seconds: float = Field(examples=[0.0])
     events_per_second: float = Field(description="Of its last batch in this process.", examples=[12000.0])
-    parked: str | None = Field(description="Why it answers nothing until a restart.", examples=[None])
+    parked: str | None = Field(description="Why it goes no further until it is resumed.", examples=[None])
 
 
 class Readiness(_Answer):

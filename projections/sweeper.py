@@ -8,7 +8,8 @@ from uuid import UUID
 
 from domain.ledger import Recorded
 from domain.policies import EndSessionsOnTimeout
-from projections.follower import ANSWER_S, Follower
+from projections.follower import Follower
+from projections.places import ANSWER_S
 from projections.sessions import streams_to_settle
 from store.clock import MAX_DRIFT_S, Clock
 from store.database import Database

@@ -65,6 +65,16 @@ tracking = Table(
 )
 """How far each projection and policy has come."""
 
+parked = Table(
+    "parked",
+    working,
+    Column("name", Text, primary_key=True),
+    Column("position", Position, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since", Micros, nullable=False),
+)
+"""Who follows the log no further, after which position and why. Whoever deletes a row lets its owner try again."""
+
 snapshots = Table(
     "snapshots_1",
     working,

@@ -1,6 +1,7 @@
 """Liveness and readiness."""
 
 from domain.policies import RevokeSessionsOnUserDisabled
+from projections.parking import Parked, park
 from store.clock import MAX_DRIFT_S
 from tests.api.client import ADMIN, Api, told, until
 
@@ -33,7 +34,9 @@ def test_readiness_tells_how_far_each_policy_has_come(api: Api):
 
 
 def test_a_parked_policy_degrades_readiness_but_requests_are_served(api: Api):
-    api.service.follower._places[0].parked = "it failed"
+    until(lambda: api.service.follower.is_leading)
+    with api.service.database.transaction() as connection:
+        park(connection, Parked(RevokeSessionsOnUserDisabled.name, 0, "it failed", 0))
     answer = api.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
     assert answer.json()["policies"][0]["parked"] == "it failed"

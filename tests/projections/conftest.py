@@ -1,15 +1,20 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from api.service import Service
+from domain.policies import Policy
+from projections import follower, places
+from projections.follower import Follower
+from projections.places import Projection
 from tests.conftest import OpenService
 from tests.postgres import Database
 from tests.projections.driver import Driver
 from tests.projections.other_process import OtherProcess
 
 Drive = Callable[[Service], Driver]
+Follow = Callable[..., Follower]
 
 
 @pytest.fixture
@@ -38,3 +43,22 @@ def other_process(database: Database, tmp_path: Path) -> Iterator[OtherProcess]:
     process = OtherProcess(database, tmp_path / "master.key")
     yield process
     process.kill()
+
+
+@pytest.fixture
+def follow(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
+    """Starts a follower with policies and projections of the test's own. Its pauses are short."""
+    monkeypatch.setattr(places, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(places, "LAST_PAUSE_S", 0.05)
+    monkeypatch.setattr(places, "GATHER_S", 0.005)
+    monkeypatch.setattr(follower, "IDLE_S", 0.05)
+    started: list[Follower] = []
+
+    def start(*policies: Policy, projections: Sequence[Projection] = ()) -> Follower:
+        started.append(Follower(service.recorder, service.mapper, policies, service.clock, projections))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()

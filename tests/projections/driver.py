@@ -8,14 +8,18 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from eventsourcing.persistence import StoredEvent
+from sqlalchemy import select, update
 
 from api.service import Service
 from domain.events import EndReason, Fact
 from domain.ledger import Recorded, Request
-from domain.user import SignIn
+from domain.user import DISABLED, SignIn
+from projections.follower import Follower, Progress
 from projections.sessions import SessionView
+from store.database import Database as Connections
 from store.schema import tracking
+from tests.postgres import Database
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Fact)
@@ -131,3 +135,41 @@ class Driver:
         """A tracking row."""
         with self.service.database.reading() as connection:
             return connection.execute(select(tracking.c.position).where(tracking.c.name == name)).scalar()
+
+
+def progress_of(follower: Follower, name: str = DISABLED.removeprefix("policy:")) -> Progress:
+    [progress] = [each for each in follower.progress() if each.name == name]
+    return progress
+
+
+def has_caught_up(
+    driver: Driver, follower: Follower | None = None, name: str = DISABLED.removeprefix("policy:")
+) -> bool:
+    follower = follower or driver.service.follower
+    return follower.is_leading and progress_of(follower, name).position == driver.head()
+
+
+def set_tracked(driver: Driver, name: str, position: int) -> None:
+    """Move a tracking row by hand."""
+    with driver.service.database.transaction() as connection:
+        moved = update(tracking).where(tracking.c.name == name).values(position=position)
+        assert connection.execute(moved).rowcount == 1
+
+
+def insert_as_owner(driver: Driver, database: Database, event: StoredEvent) -> None:
+    """Past the service: on PostgreSQL with the rights of the log's owner."""
+    owner = Connections(database.owner_url or database.url)
+    with owner.transaction() as connection:
+        position = driver.head() + 1
+        row = (
+            position,
+            driver.service.clock.micros(),
+            event.originator_version,
+            event.originator_id,
+            event.topic,
+            event.state,
+        )
+        marks = ", ".join(["?" if database.kind == "sqlite" else "%s"] * len(row))
+        columns = "position, recorded_at, version, stream, topic, state"
+        connection.exec_driver_sql(f"INSERT INTO events ({columns}) VALUES ({marks})", row)
+    owner.close()

@@ -10,28 +10,23 @@ from uuid import UUID
 import pytest
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import StoredEvent
-from sqlalchemy import update
 
-from api.service import Service
 from domain.errors import LedgerBusy, StoreUnavailable
 from domain.events import EndReason, SessionCreated, SessionRevoked, SessionTouched, UserDisabled, UserEnrolled
-from domain.policies import Policy
 from domain.user import DISABLED
 from projections import follower as following
-from projections.follower import TRIES, Follower, Progress
-from store.database import Database as Connections
+from projections import places
+from projections.follower import Progress
+from projections.places import TRIES
 from store.recorder import EventRecorder
-from store.schema import tracking
 from tests.clock import ManualClock
 from tests.conftest import OpenService
 from tests.postgres import Database, PostgresCluster
-from tests.projections.conftest import Drive
-from tests.projections.driver import Driver, until
+from tests.projections.conftest import Drive, Follow
+from tests.projections.driver import Driver, has_caught_up, insert_as_owner, progress_of, set_tracked, until
 from tests.projections.other_process import OtherProcess
 
 NAME = DISABLED.removeprefix("policy:")
-
-Follow = Callable[..., Follower]
 
 
 class Answering:
@@ -70,41 +65,6 @@ def failing(error: Exception, *, times: int | None = None) -> Callable[[Any], No
             raise error
 
     return answer
-
-
-@pytest.fixture
-def follow(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
-    """Starts a follower with policies of the test's own. Its pauses are short."""
-    monkeypatch.setattr(following, "FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(following, "LAST_PAUSE_S", 0.05)
-    monkeypatch.setattr(following, "IDLE_S", 0.05)
-    started: list[Follower] = []
-
-    def start(*policies: Policy) -> Follower:
-        started.append(Follower(service.recorder, service.mapper, policies, service.clock))
-        started[-1].start()
-        return started[-1]
-
-    yield start
-    for follower in started:
-        follower.close()
-
-
-def progress_of(follower: Follower, name: str = NAME) -> Progress:
-    [progress] = [each for each in follower.progress() if each.name == name]
-    return progress
-
-
-def has_caught_up(driver: Driver, follower: Follower | None = None, name: str = NAME) -> bool:
-    follower = follower or driver.service.follower
-    return follower.is_leading and progress_of(follower, name).position == driver.head()
-
-
-def set_tracked(driver: Driver, name: str, position: int) -> None:
-    """Move a tracking row by hand."""
-    with driver.service.database.transaction() as connection:
-        moved = update(tracking).where(tracking.c.name == name).values(position=position)
-        assert connection.execute(moved).rowcount == 1
 
 
 # -- the policy
@@ -185,7 +145,7 @@ def test_ignored_events_advance_the_position(driver: Driver):
 def test_a_log_longer_than_a_batch_is_followed_to_its_end(
     driver: Driver, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(following, "BATCH_SIZE", 3)
+    monkeypatch.setattr(places, "BATCH_SIZE", 3)
     sessions = [driver.sign_in() for _ in range(10)]
     policy = Answering()
     follower = follow(policy)
@@ -235,7 +195,7 @@ def test_a_policy_that_fails_is_asked_again_later_and_later_then_parked_loudly(
     pauses = [later - earlier for earlier, later in itertools.pairwise(policy.asked_at)]
     [loud] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(policy.asked) == TRIES
-    assert all(pause >= following.FIRST_PAUSE_S * 2**tries for tries, pause in enumerate(pauses))
+    assert all(pause >= places.FIRST_PAUSE_S * 2**tries for tries, pause in enumerate(pauses))
     assert (loud.name, loud.fields["policy"], loud.fields["after_position"]) == ("ledger.follower", "failing", 0)
     assert "RuntimeError('no')" in loud.fields["error"]
 
@@ -243,8 +203,8 @@ def test_a_policy_that_fails_is_asked_again_later_and_later_then_parked_loudly(
 def test_what_happens_meanwhile_shortens_no_pause(
     driver: Driver, follow: Follow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(following, "FIRST_PAUSE_S", 3600.0)
-    monkeypatch.setattr(following, "LAST_PAUSE_S", 3600.0)
+    monkeypatch.setattr(places, "FIRST_PAUSE_S", 3600.0)
+    monkeypatch.setattr(places, "LAST_PAUSE_S", 3600.0)
     driver.sign_in()
     other = Answering("other")
     follower = follow(Answering("failing", answer=failing(RuntimeError("no"))), other)
@@ -364,25 +324,6 @@ def test_an_event_that_nobody_can_read_parks_who_must_answer_it_and_is_not_skipp
     assert [record.fields["policy"] for record in caplog.records if record.levelno == logging.ERROR] == ["answering"]
     assert answering.asked == []
     assert [fact.session_id for fact in ignoring.asked] == [first]
-
-
-def insert_as_owner(driver: Driver, database: Database, event: StoredEvent) -> None:
-    """Past the service: on PostgreSQL with the rights of the log's owner."""
-    owner = Connections(database.owner_url or database.url)
-    with owner.transaction() as connection:
-        position = driver.head() + 1
-        row = (
-            position,
-            driver.service.clock.micros(),
-            event.originator_version,
-            event.originator_id,
-            event.topic,
-            event.state,
-        )
-        marks = ", ".join(["?" if database.kind == "sqlite" else "%s"] * len(row))
-        columns = "position, recorded_at, version, stream, topic, state"
-        connection.exec_driver_sql(f"INSERT INTO events ({columns}) VALUES ({marks})", row)
-    owner.close()
 
 
 # -- one leader
