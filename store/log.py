@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from uuid import UUID
 
+from eventsourcing.persistence import StoredEvent
 from sqlalchemy import Connection, bindparam, select
 
-from store.schema import events
+from store.schema import events, head
 
 PAGE = 1_000
 
@@ -21,6 +22,11 @@ class Record(NamedTuple):
     recorded_at: int
     topic: str
     state: bytes
+
+    @property
+    def stored(self) -> StoredEvent:
+        """As the mapper reads it."""
+        return StoredEvent(self.stream, self.version, self.topic, self.state)
 
 
 _PAGE = (
@@ -40,6 +46,61 @@ def pages(connection: Connection, after: int, until: int, size: int = PAGE) -> I
             return
         yield page
         after = page[-1].position
+
+
+_STREAM_PAGE = (
+    select(*(events.c[name] for name in Record._fields))
+    .where(
+        events.c.stream == bindparam("stream"),
+        events.c.version > bindparam("version"),
+        events.c.position > bindparam("after"),
+        events.c.position <= bindparam("until"),
+    )
+    .order_by(events.c.version)
+    .limit(PAGE)
+)
+
+
+def stream_pages(
+    connection: Connection, stream: UUID, *, version: int = 0, after: int = 0, until: int
+) -> Iterator[list[Record]]:
+    """The same for one stream: its records above `version`, at positions behind `after` up to `until`."""
+    while True:
+        values = {"stream": stream, "version": version, "after": after, "until": until}
+        page = [Record(*row) for row in connection.execute(_STREAM_PAGE, values)]
+        if page:
+            yield page
+        if len(page) < PAGE:
+            return
+        version = page[-1].version
+
+
+_RECORDED_AT = select(events.c.recorded_at).where(events.c.position == bindparam("position"))
+
+
+def position_at(connection: Connection, moment: int) -> int:
+    """The last position recorded by a moment (microseconds since 1970); 0 before the first.
+
+    Halves the log again and again: times never decrease along positions, so they need no index.
+    """
+    first, last = 0, last_position(connection)
+    while first < last:
+        middle = (first + last + 1) // 2
+        if recorded_at(connection, middle) <= moment:
+            first = middle
+        else:
+            last = middle - 1
+    return first
+
+
+def recorded_at(connection: Connection, position: int) -> int:
+    """When the event at a position was recorded, in microseconds since 1970."""
+    return int(connection.execute(_RECORDED_AT, {"position": position}).scalar_one())
+
+
+def last_position(connection: Connection) -> int:
+    """Where the log ends; 0 when it is empty."""
+    return int(connection.execute(select(head.c.position)).scalar_one())
 
 
 _FIXED = struct.Struct(">IqI16sIqIqI")

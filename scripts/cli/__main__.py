@@ -8,6 +8,7 @@ import typer
 
 from scripts.cli import keys
 from scripts.cli.opening import CANNOT_READ_OR_WRITE
+from scripts.cli.replay import replay
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +17,7 @@ app = typer.Typer(
     help="Operate and audit the session ledger.",
 )
 app.add_typer(keys.app, name="keys")
+app.command("replay")(replay)
 
 
 def main() -> None:

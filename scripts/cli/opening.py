@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
+from eventsourcing.persistence import MapperDeserialisationError
 
 from api.app import open_service
 from api.service import Service
@@ -52,7 +53,8 @@ def reading() -> Iterator[Reading]:
             keys = KeyStore.existing(keys_database, Path(settings.master_key_file))
             with store_errors():
                 clock = Clock(not_before=last_recorded_at(database))
-            yield Reading(settings, database, keys_database, keys, SealingMapper(keys), clock)
+            with store_errors():
+                yield Reading(settings, database, keys_database, keys, SealingMapper(keys), clock)
         finally:
             database.close()
             keys_database.close()
@@ -76,7 +78,7 @@ def _told() -> Iterator[None]:
         yield
     except SettingsError as error:
         raise _ended(BAD_USAGE, error) from error
-    except (StoreUnavailable, MasterKeyError, ClockBehindLog) as error:
+    except (StoreUnavailable, MasterKeyError, ClockBehindLog, MapperDeserialisationError) as error:
         raise _ended(CANNOT_READ_OR_WRITE, error) from error
 
 
