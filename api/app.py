@@ -11,13 +11,14 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Receive, Scope, Send
 
-from api import auth, bulk_revocation, health, introspection, sessions, users
+from api import auth, bulk_revocation, health, introspection, metrics, sessions, users
 from api.access_tokens import AccessTokens
 from api.check import SessionCheck
 from api.cookies import SessionCookie
 from api.credentials import Credentials, Touches
 from api.cursors import Cursors
 from api.devices import device_label
+from api.durations import RequestDurations
 from api.edge import Edge
 from api.errors import install
 from api.guesses import Guesses
@@ -35,12 +36,14 @@ DESCRIPTION = "Records the life of signed-in sessions as events, and says which 
 def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     """An application that opens its databases when its lifespan begins, and not before. A test may bring a clock."""
     cookie = SessionCookie(settings.cookie_samesite, settings.cookie_insecure)
+    durations = RequestDurations()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = open_service(settings, clock)
         try:
             await _attach(app, service, settings, cookie)
+            app.state.metrics = metrics.registry_of(service, durations)
             service.start()
             yield
         finally:
@@ -60,9 +63,10 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         telemetry=_NO_TELEMETRY,
+        durations=durations,
         log_client=settings.store_client_details,
     )
-    for module in (sessions, auth, bulk_revocation, users, introspection, health):
+    for module in (sessions, auth, bulk_revocation, users, introspection, health, metrics):
         app.router.routes.extend(module.router.routes)  # `include_router` would match each request twice
     install(app)
     complete_document(app, cookie)
@@ -76,10 +80,10 @@ _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fa
 class Application(FastAPI):
     """FastAPI behind `Edge`, which holds for every request; the session check leaves it before FastAPI's own path."""
 
-    def __init__(self, *, log_client: bool, **settings: Any) -> None:
+    def __init__(self, *, durations: RequestDurations, log_client: bool, **settings: Any) -> None:
         super().__init__(**settings)
         self._check = SessionCheck(self.state)
-        self._edge = Edge(self._inside, log_client=log_client)
+        self._edge = Edge(self._inside, durations, log_client=log_client)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._edge(scope, receive, send)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.durations import RequestDurations
 from api.errors import Problem, problem_of, problem_response
 from api.ids import new_uuid7
 from api.logs import AccessLog, timestamp
@@ -38,12 +39,13 @@ class Edge:
     """ASGI middleware around the whole application.
 
     Gives each request its id, refuses bodies over 16 KiB (T-13), credentials in the URL (WEB-03) and TRACE (WEB-10),
-    dresses each response (WEB-07), logs one line, and turns an escaped exception into a problem (OBS-07).
-    `log_client=False` leaves the client's network out of the log.
+    dresses each response (WEB-07), logs one line, counts (OBS-05), and turns an escaped exception into a problem
+    (OBS-07). `log_client=False` leaves the client's network out of the log.
     """
 
-    def __init__(self, app: ASGIApp, *, log_client: bool = True) -> None:
+    def __init__(self, app: ASGIApp, durations: RequestDurations | None = None, *, log_client: bool = True) -> None:
         self._app = app
+        self._durations = durations or RequestDurations()
         self._log_client = log_client
         self._access_log = AccessLog()
 
@@ -58,13 +60,17 @@ class Edge:
         except Exception as error:
             await exchange.fail(error)
         finally:
+            exchange.count(self._durations)
             self._access_log.add(exchange.line(self._log_client))
 
 
 class _Exchange:
     """One request and its response."""
 
-    __slots__ = ("_finished", "_read", "_receive", "_request_id", "_scope", "_send", "_started_at", "_status")
+    __slots__ = (
+        *("_finished", "_read", "_receive", "_request_id", "_route", "_scope", "_seconds"),
+        *("_send", "_started_at", "_status"),
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
@@ -125,13 +131,19 @@ class _Exchange:
         elif not self._finished:
             raise error
 
+    def count(self, durations: RequestDurations) -> None:
+        """The request is over."""
+        self._seconds = perf_counter() - self._started_at
+        self._route = _route(self._scope)
+        durations.add(self._scope["method"], self._route, self._status, self._seconds)
+
     def line(self, with_client: bool) -> str:
         """For the access log: a JSON object, never with a query string (WEB-03), every character escaped (T-08)."""
         client = self._scope.get("client") if with_client else None
         return (
             f'{{"time":"{timestamp(time())}","logger":"ledger.access","method":{quote(self._scope["method"][:16])},'
-            f'"route":{_route(self._scope)},"status":{self._status or "null"},'
-            f'"duration_ms":{(perf_counter() - self._started_at) * 1000:.2f},'
+            f'"route":{quote(self._route) if self._route else "null"},"status":{self._status or "null"},'
+            f'"duration_ms":{self._seconds * 1000:.2f},'
             f'"client":{_network(client[0]) if client else "null"},"request_id":"{self._request_id}"}}'
         )
 
@@ -141,13 +153,13 @@ def _too_large() -> Problem:
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, or null: a path that matches none may hold a user's id or a token (D9, WEB-03).
+    """The route's template, or nothing: a path that matches none may hold a user's id or a token (D9, WEB-03).
 
     `scope["route"]` leaves out the prefix of an included router; FastAPI's own context has the whole path.
     """
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-    template: str | None = getattr(route, "path_format", None)
-    return quote(template) if template else "null"
+    template: str = getattr(route, "path_format", "")
+    return template
 
 
 def network_of(address: str) -> str | None:

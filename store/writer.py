@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -78,6 +79,12 @@ class BatchWriter:
         self._head = -1  # as this process last left it; another value means that somebody else has written
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._came_together = False
+        self.batches: Counter[int] = Counter()
+        """How many batches of so many commands were recorded; for operators, as the next two."""
+        self.appended: Counter[str] = Counter()
+        """Events, by topic."""
+        self.refused: Counter[str] = Counter()
+        """Commands, by the error that they were answered with."""
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -85,14 +92,20 @@ class BatchWriter:
 
     def submit(self, command: Command[T]) -> "Future[Recorded[T]]":
         future: Future[Recorded[T]] = Future()
+        pending = Pending(command, future)
         with self._closing:
             if self._closed:
-                future.set_exception(LedgerBusy("The ledger is shutting down."))
+                self._refuse([pending], LedgerBusy("The ledger is shutting down."))
             elif self._queue.qsize() >= QUEUE_SIZE:
-                future.set_exception(LedgerBusy("Too many changes wait already."))
+                self._refuse([pending], LedgerBusy("Too many changes wait already."))
             else:
-                self._queue.put(Pending(command, future))
+                self._queue.put(pending)
         return future
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait now."""
+        return self._queue.qsize()
 
     def close(self) -> None:
         """Answer everything that was submitted, then stop. A database that hangs is not waited for."""
@@ -111,7 +124,7 @@ class BatchWriter:
             except Exception as error:  # the thread must go on, and nobody may wait for ever
                 logger.exception("a batch failed unexpectedly")
                 self._head = -1
-                _refuse([pending for pending in running if not pending.future.done()], error)
+                self._refuse([pending for pending in running if not pending.future.done()], error)
 
     def _next_batch(self) -> list[Pending]:
         """What waits now, at least one command; empty once the writer is closed.
@@ -139,7 +152,7 @@ class BatchWriter:
                 "a batch was not recorded", extra={"fields": {"cause": repr(_database_error(error) or error)}}
             )
             self._head = -1
-            _refuse(batch, error)
+            self._refuse(batch, error)
         except Exception as error:
             self._head = -1
             if len(batch) > 1:
@@ -147,12 +160,13 @@ class BatchWriter:
                     self._record([pending])
             else:
                 logger.exception("a command cannot be recorded")
-                _refuse(batch, error)
+                self._refuse(batch, error)
         else:
             reach(Failpoint.BEFORE_REPLY)
+            self.batches[len(batch)] += 1
             for work in works:
                 self._remember(work)
-                _answer(work, position)
+                self._answer(work, position)
 
     def _commit_surely(self, batch: list[Pending]) -> tuple[list[StreamWork], int]:
         """Commit, over one lost connection; what was decided, and a position that is durable with it.
@@ -236,6 +250,19 @@ class BatchWriter:
                     raise OutcomeUnknown("The store does not say whether the change was recorded.") from error
                 time.sleep(RETRY_PAUSE_S)
 
+    def _answer(self, work: StreamWork, position: int) -> None:
+        self.appended.update(event.topic for event in work.stored)
+        for pending in work.pending:
+            if pending.refusal:
+                self._refuse([pending], pending.refusal)
+            else:
+                pending.future.set_result(Recorded(pending.result, position, pending.replay))
+
+    def _refuse(self, batch: Sequence[Pending], error: Exception) -> None:
+        self.refused[type(error).__name__] += len(batch)
+        for pending in batch:
+            pending.future.set_exception(error)
+
     # -- within a batch
 
     def _cached(self, streams: list[UUID]) -> dict[UUID, Acting]:
@@ -318,19 +345,6 @@ class CommitUnanswered(Exception):
 
 def _claims(pending: Pending, keys: set[bytes]) -> bool:
     return pending.command.claim is not None and pending.command.claim.key in keys
-
-
-def _answer(work: StreamWork, position: int) -> None:
-    for pending in work.pending:
-        if pending.refusal:
-            pending.future.set_exception(pending.refusal)
-        else:
-            pending.future.set_result(Recorded(pending.result, position, pending.replay))
-
-
-def _refuse(batch: Sequence[Pending], error: Exception) -> None:
-    for pending in batch:
-        pending.future.set_exception(error)
 
 
 def _database_error(error: BaseException | None) -> DBAPIError | None:

@@ -29,7 +29,7 @@ from tests.api.corpus import (
 from tests.clock import NOON
 from tests.store.given import everything
 
-OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
+OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}
 SIGN_OUT = ("POST", "/api/auth/signout")
 OF_USERS = [
     ("GET", "/api/sessions"),
@@ -115,7 +115,7 @@ def test_what_is_open_asks_for_no_credential_and_minds_none(api: Api):
     alice = api.sign_in()
     for name, make, _ in [*accepted(), *refused()]:
         headers = make(api, alice)
-        for path in ("/healthz", "/readyz", "/openapi.json"):
+        for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
             assert (name, api.get(path, headers).status_code) == (name, 200)
 
 

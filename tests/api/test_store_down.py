@@ -61,13 +61,14 @@ def test_t_26_while_the_store_is_down_every_route_says_so_and_then_works_again(
     with down(postgres_cluster):
         answers = dict(zip([(m, path, str(h)) for m, path, h in calls], api.at_once(calls), strict=True))
         assert api.begin({"user_id": "bob"}).status_code == 503
+        assert "ledger_store_up 0.0" in api.get("/metrics").text
     for (method, path, credential), answer in answers.items():
         if answer.status_code == 503:
             assert told(answer) == (503, "store-unavailable")
             assert answer.headers["Retry-After"] == "2"
             assert "Set-Cookie" not in answer.headers
         elif credential != str(ADMIN):
-            assert (path, answer.status_code) == ("/healthz", 200), method
+            assert (path in ("/healthz", "/metrics"), answer.status_code) == (True, 200), (method, path)
     by_key = {(m, path): told(answer) for (m, path, credential), answer in answers.items() if credential == str(ADMIN)}
     assert {told_then for call, told_then in by_key.items() if call[1].startswith("/api/users/")} == {
         (503, "store-unavailable")
