@@ -29,6 +29,7 @@ from domain.errors import (
     SessionNotFound,
     StoreUnavailable,
     UserDisabled,
+    UserErased,
 )
 
 PROBLEM_BASE = "https://session-ledger.dev/problems/"
@@ -59,6 +60,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "insufficient-scope": Kind(403, "The credential does not allow this"),
         "cross-site-request": Kind(403, "A request from another site"),
         "user-disabled": Kind(403, "The user is disabled"),
+        "user-erased": Kind(403, "The user was erased"),
         "not-found": Kind(404, "Nothing here"),
         "session-not-found": Kind(404, "No such session"),
         "method-not-allowed": Kind(405, "The method is not allowed here"),
@@ -82,6 +84,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 REFUSALS: Mapping[type[LedgerError], tuple[str, str]] = MappingProxyType(
     {
         UserDisabled: ("user-disabled", "This user is disabled: no session can be created."),
+        UserErased: ("user-erased", "This user was erased: nothing is recorded about him any more."),
         SessionNotFound: ("session-not-found", "There is no such session."),
         ForeignReplacement: ("foreign-replacement", "The session to replace is unknown or is not one of this user."),
         IdempotencyKeyReused: ("idempotency-key-reused", "This idempotency key was used for another request."),

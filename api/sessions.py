@@ -86,8 +86,9 @@ async def list_sessions(http: HttpRequest, user: User, asked: Listing) -> Json:
              responses=problem_responses(
                  *("malformed-json", "invalid-credentials-form", "two-credentials", "credential-in-url"),
                  *("unauthenticated", "invalid-credential", "insufficient-scope", "cross-site-request"),
-                 *("user-disabled", "idempotent-session-ended", "body-too-large", "unsupported-media-type"),
-                 *("invalid-request", "foreign-replacement", "idempotency-key-reused", "too-many-guesses"),
+                 *("user-disabled", "user-erased", "idempotent-session-ended", "body-too-large"),
+                 *("unsupported-media-type", "invalid-request", "foreign-replacement"),
+                 *("idempotency-key-reused", "too-many-guesses"),
                  *("request-timeout", "busy", "store-unavailable", "keys-unavailable", "outcome-unknown"),
              ), openapi_extra=BEARER)  # fmt: skip
 async def create_session(

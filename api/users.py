@@ -40,14 +40,14 @@ def _documented(*problems: str) -> dict[str, Any]:
     return {"responses": problem_responses(*problems), "openapi_extra": BEARER}
 
 
-@router.post("/{user_id:user_id}/disable", summary="Disable a user", **_documented(*WRITING))
+@router.post("/{user_id:user_id}/disable", summary="Disable a user", **_documented(*WRITING, "user-erased"))
 async def disable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """From the answer on none of his sessions is valid and he cannot sign in. Repeating it changes nothing."""
     await durable(http.app.state.service.ledger.disable_user(user_id, await by.command()))
     return UserState(message="User disabled", user_id=user_id, disabled=True)
 
 
-@router.post("/{user_id:user_id}/enable", summary="Enable a user", **_documented(*WRITING))
+@router.post("/{user_id:user_id}/enable", summary="Enable a user", **_documented(*WRITING, "user-erased"))
 async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
     """He may sign in again; no old session revives. Repeating it, or enabling an unknown user, records nothing."""
     await durable(http.app.state.service.ledger.enable_user(user_id, await by.command()))

@@ -9,6 +9,10 @@ class UserDisabled(LedgerError):
     """The user is disabled: no session may be created for him."""
 
 
+class UserErased(LedgerError):
+    """The user was erased: nothing is recorded about him any more."""
+
+
 class SessionNotFound(LedgerError):
     """No session of this user has that id: unknown, another user's or malformed, told apart to nobody."""
 

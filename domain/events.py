@@ -1,7 +1,8 @@
 """The facts of a session's life. Stored for ever: a topic or a field that was ever written never changes its meaning.
 
 Every fact carries `timestamp` (when it happened, UTC), `event_id` (UUIDv7), `actor` (`self`, `user:<stream>`,
-`key:<key id>` or `policy:<name>`), `correlation_id` (the request) and `causation_id` (the fact that a policy answered).
+`key:<key id>`, `policy:<name>`, or `operator` at the command line), `correlation_id` (the request) and `causation_id`
+(the fact that this one answers).
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class EndReason(StrEnum):
     ABSOLUTE_TIMEOUT = "absolute_timeout"
     SESSION_LIMIT = "session_limit"
     REPLACED = "replaced"
+    USER_ERASED = "user_erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,12 @@ class UserEnabled(Fact):
     """The user may sign in again. It revives nothing."""
 
     TOPIC = "UserEnabled"
+
+
+class UserErased(Fact):
+    """The user is forgotten for good. His sessions end in the same append, and nothing is decided about him again."""
+
+    TOPIC = "UserErased"
 
 
 class SessionsInvalidatedBefore(Fact, AggregateCreated):

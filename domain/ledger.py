@@ -87,7 +87,7 @@ class SessionLedger(Application[UUID]):
     def create_session(
         self, user_id: str, sign_in: SignIn, request: Request, claim: Claim | None = None
     ) -> "Future[Recorded[Session]]":
-        """Begin a session, enrolling the user when he is new. Raises `UserDisabled`."""
+        """Begin a session, enrolling the user when he is new. Raises `UserDisabled` or `UserErased`."""
         stream = self.pseudonym(user_id)
 
         def decide(user: User | None, context: Context) -> tuple[User, Session]:
@@ -147,7 +147,10 @@ class SessionLedger(Application[UUID]):
         return self._to_known(stream, request, 0, lambda user: user.revoke_sessions_before(before, reason))
 
     def disable_user(self, user_id: str, request: Request) -> "Future[Recorded[bool]]":
-        """Refuse the user from the commit on, also one never heard of before; False when he already was disabled."""
+        """Refuse the user from the commit on, also one never heard of before; False when he already was disabled.
+
+        Raises `UserErased`.
+        """
         stream = self.pseudonym(user_id)
 
         def decide(user: User | None, context: Context) -> tuple[User, bool]:
@@ -157,15 +160,32 @@ class SessionLedger(Application[UUID]):
         return self._writer.submit(Command(stream, decide, request))
 
     def enable_user(self, user_id: str, request: Request) -> "Future[Recorded[bool]]":
-        """Let the user sign in again; False when he was not disabled. Revives nothing."""
+        """Let the user sign in again; False when he was not disabled. Revives nothing. Raises `UserErased`."""
         return self._to_known(self.pseudonym(user_id), request, False, User.enable)
 
-    def enrol_user(self, user_id: str, request: Request) -> "Future[Recorded[UUID]]":
-        """Make sure that the ledger has heard of the user, so that he can be named as an actor; his stream."""
+    def erase_user(self, user_id: str, request: Request) -> "Future[Recorded[bool]]":
+        """Forget the user for good, also one never heard of before; False when he already was.
+
+        His key and whatever else names him is destroyed by the policy that answers the fact.
+        """
         stream = self.pseudonym(user_id)
-        return self._writer.submit(
-            Command(stream, lambda user, context: (user or User.enrol(stream, user_id, context), stream), request)
-        )
+
+        def decide(user: User | None, context: Context) -> tuple[User, bool]:
+            user = user or User.enrol(stream, user_id, context)
+            return user, user.erase()
+
+        return self._writer.submit(Command(stream, decide, request))
+
+    def enrol_user(self, user_id: str, request: Request) -> "Future[Recorded[UUID]]":
+        """Make sure that the user can be named as an actor; his stream. Raises `UserErased`."""
+        stream = self.pseudonym(user_id)
+
+        def decide(user: User | None, context: Context) -> tuple[User, UUID]:
+            user = user or User.enrol(stream, user_id, context)
+            user.refuse_erased()
+            return user, stream
+
+        return self._writer.submit(Command(stream, decide, request))
 
     def revoke_disabled_sessions(self, stream: UUID, before: int, request: Request) -> "Future[Recorded[int]]":
         """Record the end of the sessions, created below version `before`, that a disable cut off."""

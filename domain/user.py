@@ -14,6 +14,7 @@ from eventsourcing.utils import get_topic, register_topic
 
 from domain.aggregate import Acting, Context
 from domain.errors import UserDisabled as UserIsDisabled
+from domain.errors import UserErased as UserIsErased
 from domain.events import (
     ClientDetails,
     EndReason,
@@ -23,6 +24,7 @@ from domain.events import (
     UserDisabled,
     UserEnabled,
     UserEnrolled,
+    UserErased,
 )
 from domain.session import Invalidation, Limits, Session, shared_timeouts
 
@@ -85,6 +87,7 @@ class User(Acting):
     SessionRevoked = SessionRevoked
     UserDisabled = UserDisabled
     UserEnabled = UserEnabled
+    UserErased = UserErased
 
     # -- decisions
 
@@ -95,6 +98,7 @@ class User(Acting):
 
     def create_session(self, sign_in: SignIn, limits: Limits) -> Session:
         """Begin a session; end the one it replaces and, at the cap, the least recently active."""
+        self.refuse_erased()
         if self.disabled:
             raise UserIsDisabled("This user is disabled.")
         self.settle()
@@ -160,6 +164,7 @@ class User(Acting):
 
     def disable(self) -> bool:
         """Refuse this user from here on; False when he already was."""
+        self.refuse_erased()
         if self.disabled:
             return False
         self.settle()
@@ -168,11 +173,28 @@ class User(Acting):
 
     def enable(self) -> bool:
         """Let this user sign in again; what the disable cut off is recorded as ended first, so nothing revives."""
+        self.refuse_erased()
         if not self.disabled:
             return False
         self.revoke_disabled_sessions()
         self.trigger_event(self.UserEnabled)
         return True
+
+    def erase(self) -> bool:
+        """Forget this user for good; False when he already was. What had ended before is recorded as it ended."""
+        if self.erasure:
+            return False
+        self.settle()
+        self.revoke_disabled_sessions()
+        self.trigger_event(self.UserErased)
+        for session_id in list(self.sessions):
+            self._revoke(session_id, EndReason.USER_ERASED, causation_id=self.erasure)
+        return True
+
+    def refuse_erased(self) -> None:
+        """Raises `UserErased` for whatever can be wished of a user who is forgotten."""
+        if self.erasure:
+            raise UserIsErased("This user was erased.")
 
     def revoke_disabled_sessions(self, created_before: int | None = None) -> int:
         """Record the end of the sessions that the disable in force cut off, those below version `created_before`."""
@@ -204,6 +226,7 @@ class User(Acting):
     def __init__(self) -> None:
         self.sessions: dict[UUID, Session] = {}
         self.disabled: Disabled | None = None
+        self.erasure: UUID | None = None
 
     @event(SessionCreated)
     def _begin(self, session_id: UUID, timestamp: datetime, idle_timeout: int, absolute_timeout: int) -> None:
@@ -227,6 +250,10 @@ class User(Acting):
     @event(UserEnabled)
     def _enable(self) -> None:
         self.disabled = None
+
+    @event(UserErased)
+    def _erase(self, event_id: UUID) -> None:
+        self.erasure = event_id
 
     # -- helpers
 
@@ -276,6 +303,7 @@ class User(Acting):
             "created_on": self.created_on.isoformat(),
             "modified_on": self.modified_on.isoformat(),
             "disabled": disabled and [disabled.version, disabled.at.isoformat(), disabled.event_id.hex],
+            "erasure": self.erasure and self.erasure.hex,
             "sessions": [
                 [s.session_id.hex, s.created_version, s.created_at.isoformat(), s.last_active_at.isoformat(),
                  s.timeouts.idle, s.timeouts.absolute]
@@ -293,6 +321,7 @@ class User(Acting):
         if state["disabled"]:
             at_version, at, event_id = state["disabled"]
             user.disabled = Disabled(at_version, when(at), UUID(event_id))
+        user.erasure = UUID(state["erasure"]) if state["erasure"] else None
         for session_id, created_version, created_at, last_active_at, idle, absolute in state["sessions"]:
             user.sessions[UUID(session_id)] = Session(
                 UUID(session_id),

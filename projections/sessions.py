@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    delete,
     exists,
     func,
     literal,
@@ -43,6 +44,7 @@ from domain.events import (
     UserDisabled,
     UserEnabled,
     UserEnrolled,
+    UserErased,
 )
 from domain.session import End, Invalidation, Timeouts, deadline, shared_timeouts
 from domain.user import DISABLED, EXPIRY, INVALIDATED
@@ -55,7 +57,7 @@ from store.schema import Id, Micros, Position, identities
 
 
 class SessionsProjection:
-    """Folds the log into `sessions`, `users` and `invalidations`.
+    """Folds the log into `sessions`, `users`, `erasures` and `invalidations`.
 
     A rebuild folds into tables of its own, named with a `suffix`.
     """
@@ -66,6 +68,7 @@ class SessionsProjection:
         self.metadata = MetaData()
         self.sessions = _sessions_table(self.metadata, suffix)
         self.users = _users_table(self.metadata, suffix)
+        self.erasures = _erasures_table(self.metadata, suffix)
         self.invalidations = _invalidations_table(self.metadata, suffix)
         s, u = self.sessions.c, self.users.c
         self._changes = (
@@ -75,6 +78,7 @@ class SessionsProjection:
             _Change({SessionRevoked.TOPIC}, update_many(s.session_id, s.ended_at, s.end_reason, s.ended_by), _ended),
             _Change({UserDisabled.TOPIC}, update_many(u.stream, u.disabled_version, u.disabled_at), _disabled),
             _Change({UserDisabled.TOPIC, UserEnabled.TOPIC}, update_many(u.stream, u.enabled), _access),
+            _Change({UserErased.TOPIC}, insert_many(self.erasures), _erased),
         )
         self._add_invalidations = insert_many(self.invalidations)
 
@@ -82,12 +86,17 @@ class SessionsProjection:
         self.metadata.create_all(connection)
 
     def apply(self, connection: Connection, entries: Sequence[Entry]) -> None:
-        """Change the rows that these facts change, kind by kind: in this order kinds commute within a batch."""
+        """Change the rows that these facts change, kind by kind: in this order kinds commute within a batch.
+
+        What an erased user's rows held goes last: nothing of him follows.
+        """
         facts = [entry.fact for entry in entries]
         for change in self._changes:
             change.bulk.run(connection, [change.row(fact) for fact in facts if fact.TOPIC in change.topics])
         invalidations = [entry for entry in entries if isinstance(entry.fact, SessionsInvalidatedBefore)]
         self._add_invalidations.run(connection, [_invalidated(*entry) for entry in invalidations])
+        if erased := [fact.originator_id for fact in facts if isinstance(fact, UserErased)]:
+            connection.execute(delete(self.sessions).where(self.sessions.c.stream.in_(erased)))
 
 
 class _Change(NamedTuple):
@@ -137,6 +146,16 @@ def _users_table(metadata: MetaData, suffix: str) -> Table:
         Column("enabled", Boolean, nullable=False),
         Column("disabled_version", Integer, nullable=False),
         Column("disabled_at", Micros),
+    )
+
+
+def _erasures_table(metadata: MetaData, suffix: str) -> Table:
+    """Who was erased. His row of `users` stays, and says nothing about him; his sessions go."""
+    return Table(
+        f"erasures{suffix}",
+        metadata,
+        Column("stream", Id, primary_key=True),
+        Column("erased_at", Micros, nullable=False),
     )
 
 
@@ -195,6 +214,10 @@ def _disabled(fact: UserDisabled) -> tuple[Any, ...]:
 
 def _access(fact: UserDisabled | UserEnabled) -> tuple[Any, ...]:
     return isinstance(fact, UserEnabled), fact.originator_id
+
+
+def _erased(fact: UserErased) -> tuple[Any, ...]:
+    return fact.originator_id, to_micros(fact.timestamp)
 
 
 def _invalidated(position: int, _: int, fact: SessionsInvalidatedBefore) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from store.aggregates import read_aggregates
 from store.clock import Clock, from_micros
 from store.database import Database
 from store.idempotency import KeptAnswer
-from store.keys import KeyStore
+from store.keys import KeyErased, KeyStore
 from store.sealing import SealingMapper, has_personal_data
 
 logger = logging.getLogger("ledger.writer")
@@ -160,21 +160,30 @@ class Decider:
 
         Without the key store only those are refused who need a key: an end needs none.
         """
-        sealing = [w for w in works if w.answers or any(map(has_personal_data, w.facts))]
-        keys: Mapping[UUID, bytes] = {}
-        try:
-            if sealing:
-                keys = self._keys.ensure(work.stream for work in sealing)
-        except StoreUnavailable as error:
-            for work in sealing:
-                _refuse(work, error)
+        keys = self._keys_for([w for w in works if w.answers or any(map(has_personal_data, w.facts))])
         for work in works:
             work.sealed = [self._mapper.seal(fact, keys) for fact in work.facts]
             work.stored = [self._mapper.to_stored_event(fact) for fact in work.sealed]
             work.answers = {key: answer.sealed(keys) for key, answer in work.answers.items()}
 
+    def _keys_for(self, works: Sequence[StreamWork]) -> Mapping[UUID, bytes]:
+        """The keys that these need; those that get none are refused."""
+        if not works:
+            return {}
+        try:
+            return self._keys.ensure(work.stream for work in works)
+        except KeyErased as error:  # another process has erased them since: its `UserErased` comes under the lock
+            for work in works:
+                if work.stream in error.streams:
+                    _refuse(work, error)
+            return self._keys_for([work for work in works if work.stream not in error.streams])
+        except StoreUnavailable as error:
+            for work in works:
+                _refuse(work, error)
+            return {}
 
-def _refuse(work: StreamWork, error: StoreUnavailable) -> None:
+
+def _refuse(work: StreamWork, error: LedgerError) -> None:
     """Drop what was decided."""
     work.aggregate, work.facts, work.answers = None, [], {}
     for pending in work.pending:

@@ -20,7 +20,7 @@ from sqlalchemy import Column, Insert, LargeBinary, MetaData, Table, Text, bindp
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
-from domain.errors import StoreUnavailable
+from domain.errors import StoreUnavailable, UserErased
 from store.database import Database, store_errors
 from store.failpoints import Failpoint, reach
 from store.reads import Query, padded
@@ -50,8 +50,12 @@ class MasterKeyError(Exception):
     """The master key file is missing, unreadable, or not the one that these keys were wrapped with."""
 
 
-class KeyErased(Exception):
-    """This user was erased: his key is gone for good."""
+class KeyErased(UserErased):
+    """These users were erased: their keys are gone for good."""
+
+    def __init__(self, streams: Sequence[UUID]) -> None:
+        super().__init__(f"{len(streams)} of these users were erased.")
+        self.streams = streams
 
 
 class KeyStore:
@@ -122,7 +126,7 @@ class KeyStore:
             self._create(missing)
             keys |= self.find(missing)
         if erased := [stream for stream in wanted if stream not in keys]:
-            raise KeyErased(f"{len(erased)} of these users are erased.")
+            raise KeyErased(erased)
         return keys
 
     def find(self, streams: Sequence[UUID]) -> dict[UUID, bytes]:

@@ -24,6 +24,7 @@ from domain.events import (
     UserDisabled,
     UserEnabled,
     UserEnrolled,
+    UserErased,
 )
 from domain.session import Limits
 from domain.user import DISABLED, EXPIRY, SignIn, User
@@ -114,6 +115,10 @@ def disabled(*, at: float, by: str = GATEWAY, stream: UUID = ALICE) -> UserDisab
 
 def enabled(*, at: float, by: str = GATEWAY, stream: UUID = ALICE) -> UserEnabled:
     return UserEnabled(**_about(stream, at, by, None))
+
+
+def erased(*, at: float, by: str = GATEWAY, stream: UUID = ALICE) -> UserErased:
+    return UserErased(**_about(stream, at, by, None))
 
 
 def _about(stream: UUID, at: float, by: str, cause: UUID | None) -> dict[str, Any]:

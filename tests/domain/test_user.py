@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from domain.errors import UserDisabled as UserIsDisabled
+from domain.errors import UserErased as UserIsErased
 from domain.events import EndReason
 from domain.session import Limits, Session, Timeouts
 from domain.user import DISABLED, User
@@ -30,6 +31,7 @@ from tests.domain.story import (
     enabled,
     ended,
     enrolled,
+    erased,
     event_id,
     given,
     moment,
@@ -407,6 +409,53 @@ def test_a_second_disable_is_the_one_in_force():
     _, facts = when(history, User.enable, at=50)
     end = cut_off(PHONE, at=50, disabled_at=40, cause=event_id(5))
     assert facts == then(history, end, enabled(at=50))
+
+
+# -- erasing
+
+
+IS_ERASED = [*SIGNED_IN, erased(at=100), ended(PHONE, EndReason.USER_ERASED, at=100, cause=event_id(3))]
+
+
+def test_erasing_is_one_fact_and_the_ends_that_it_brings():
+    answer, facts = when(THREE, User.erase, at=200)
+    ends = [
+        ended(session_id, EndReason.USER_ERASED, at=200, cause=event_id(len(THREE) + 1))
+        for session_id in (PHONE, LAPTOP, TABLET)
+    ]
+    assert (answer, facts) == (True, then(THREE, erased(at=200), *ends))
+
+
+def test_erasing_again_records_nothing():
+    assert when(IS_ERASED, User.erase, at=200) == (False, [])
+
+
+def test_what_time_had_ended_is_recorded_as_it_ended():
+    _, facts = when(SIGNED_IN, User.erase, at=DAY)
+    assert facts == then(SIGNED_IN, timed_out(PHONE, at=DAY, ended_at=IDLE), erased(at=DAY))
+
+
+def test_what_a_disable_had_cut_off_is_recorded_as_it_ended():
+    _, facts = when(IS_DISABLED, User.erase, at=200)
+    ends = [cut_off(session_id, at=200, disabled_at=100, cause=THE_DISABLE) for session_id in (PHONE, LAPTOP)]
+    assert facts == then(IS_DISABLED, *ends, erased(at=200))
+
+
+@pytest.mark.parametrize("decide", [create(TABLET), User.disable, User.enable], ids=["sign in", "disable", "enable"])
+def test_what_can_not_be_wished_of_an_erased_user_is_refused(decide: Decision):
+    user = given(IS_ERASED)
+    with pytest.raises(UserIsErased):
+        decide(user.acting(context(200, user.version)))
+    assert emitted(user) == []
+
+
+@pytest.mark.parametrize(
+    ("decide", "answer"),
+    [(touch(PHONE), False), (revoke(PHONE), False), (revoke_all(), 0), (User.settle, 0)],
+    ids=["touch", "revoke", "revoke all", "settle"],
+)
+def test_an_erased_user_has_no_session_left_to_act_on(decide: Decision, answer: Any):
+    assert when(IS_ERASED, decide, at=150) == (answer, [])
 
 
 # -- a clock that runs backwards

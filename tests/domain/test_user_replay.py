@@ -36,6 +36,7 @@ from tests.domain.story import (
     enabled,
     ended,
     enrolled,
+    erased,
     event_id,
     given,
     moment,
@@ -94,6 +95,7 @@ COMMANDS = st.one_of(
     asked("enable", lambda user, _, __: user.enable()),
     asked("record the disable", lambda user, _, __: user.revoke_disabled_sessions()),
     asked("record part of it", lambda user, _, __: user.revoke_disabled_sessions(user.version // 2)),
+    asked("erase", lambda user, _, __: user.erase()),
     asked("settle", lambda user, _, __: user.settle()),
 )
 
@@ -142,7 +144,7 @@ def lived(commands: Sequence[Command]) -> Life:
 
 def whole(user: User) -> tuple[Any, ...]:
     """All of a user but the command that he acts on."""
-    return user.id, user.version, user.created_on, user.modified_on, user.sessions, user.disabled
+    return user.id, user.version, user.created_on, user.modified_on, user.sessions, user.disabled, user.erasure
 
 
 LIVES = st.lists(COMMANDS, max_size=30)
@@ -254,7 +256,20 @@ ANY_FACT = st.one_of(
     st.builds(timed_out, SESSION_IDS, at=ATS, ended_at=ATS),
     st.builds(disabled, at=ATS),
     st.builds(enabled, at=ATS),
+    st.builds(erased, at=ATS),
 )
+
+
+@many
+@for_all(LIVES)
+def test_nothing_follows_the_facts_of_an_erasure(commands: list[Command]):
+    life = lived(commands)
+    life.ask(Command("erase", lambda user, _, __: user.erase(), 0, 1))
+    told = list(life.told)
+    for command in commands:
+        life.ask(command)
+    assert life.told == told
+    assert not life.user.sessions
 
 
 @many

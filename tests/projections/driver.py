@@ -91,6 +91,9 @@ class Driver:
     def enable(self, user_id: str = "alice") -> bool:
         return self.ledger.enable_user(user_id, request()).result(PATIENCE_S).result
 
+    def erase(self, user_id: str = "alice") -> bool:
+        return self.ledger.erase_user(user_id, request()).result(PATIENCE_S).result
+
     # -- questions
 
     def stream(self, user_id: str = "alice") -> UUID:

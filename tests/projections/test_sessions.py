@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from domain.aggregate import Context
 from domain.events import ClientDetails, EndReason, SessionCreated, SessionRevoked
@@ -289,7 +289,38 @@ def test_a_replaced_session_is_shown_with_that_reason(driver: Driver):
 
 def test_these_tests_know_every_reason():
     judged = {reason for *_, reason in JUDGED.values()}
-    assert {*TOLD, *judged, EndReason.SESSION_LIMIT, EndReason.REPLACED} == set(EndReason)
+    never_shown = EndReason.USER_ERASED
+    assert {*TOLD, *judged, EndReason.SESSION_LIMIT, EndReason.REPLACED, never_shown} == set(EndReason)
+
+
+# -- erased
+
+
+def test_of_an_erased_user_nothing_is_shown_from_the_commit_on_though_no_policy_runs(driver: Driver):
+    live, ended = driver.sign_in(), driver.sign_in()
+    others = driver.sign_in("bob")
+    driver.revoke(ended)
+    driver.erase()
+    assert driver.active() == driver.history() == []
+    assert [driver.by_token(each) or driver.by_id(each) for each in (live, ended)] == [None, None]
+    assert driver.is_accepted(others)
+
+
+def test_it_is_noted_when_a_user_was_erased(driver: Driver, clock: ManualClock):
+    driver.sign_in()
+    clock.advance(60)
+    driver.erase()
+    with driver.service.database.reading() as connection:
+        assert connection.execute(select(SessionsProjection().erasures)).all() == [
+            (driver.stream(), to_micros(NOON + seconds(60)))
+        ]
+
+
+def test_a_sign_in_and_the_erasure_of_one_batch_leave_nothing(driver: Driver):
+    signing_in = driver.signing_in()
+    driver.erase()
+    assert driver.by_id(signing_in.result(20).result.session_id) is None
+    assert driver.active() == []
 
 
 # -- history

@@ -88,6 +88,7 @@ def test_no_kind_of_fact_is_forgotten():
         "SessionRevoked",
         "UserDisabled",
         "UserEnabled",
+        "UserErased",
         "SessionsInvalidatedBefore",
         "SessionRevocationRequested",
     }
@@ -146,8 +147,8 @@ def test_the_names_in_use_stay():
 
 
 def test_the_tables_keep_their_names(service: Service):
-    in_the_log = {"events", "head", "tracking", "snapshots_1", "identities", "idempotency", "api_keys"}
-    assert {*tables(service.database)} >= in_the_log | {"sessions", "users", "invalidations"}
+    in_the_log = {"events", "head", "tracking", "snapshots_2", "identities", "idempotency", "api_keys"}
+    assert {*tables(service.database)} >= in_the_log | {"sessions", "users", "erasures", "invalidations"}
     assert {*tables(service.keys_database)} >= {"user_keys", "secrets"}
 
 

@@ -156,7 +156,7 @@ def test_a_snapshot_holds_no_personal_data_and_no_secret(service: Service, calle
 def test_a_snapshotter_that_falls_behind_leaves_snapshots_out_and_holds_nothing_up(
     service: Service, open_service: OpenService
 ):
-    state = {"created_on": str(NOON), "modified_on": str(NOON), "disabled": None, "sessions": []}
+    state = {"created_on": str(NOON), "modified_on": str(NOON), "disabled": None, "erasure": None, "sessions": []}
     users = [User.from_state(uuid4(), EVERY, state) for _ in range(2 * WAITING)]
     considering = threading.Thread(target=lambda: [service.snapshotter.consider(user, since=0) for user in users])
     with service.recorder.appending():  # as long as this lasts, no snapshot can be written
