@@ -8,8 +8,9 @@ from starlette.requests import Request as HttpRequest
 
 from api.errors import Problem, problem_responses
 from api.openapi import operation_id
-from api.schemas import Health, PolicyProgress, Readiness
+from api.schemas import FollowerProgress, Health, Readiness
 from api.service import Service
+from projections.follower import Progress
 from store.clock import MAX_DRIFT_S
 from store.database import store_errors
 from store.keys import stream_keys_query
@@ -27,32 +28,33 @@ async def healthz() -> Health:
 
 @router.get("/readyz", summary="Readiness", responses=problem_responses(*_REFUSED, "store-unavailable", "clock-drift"))
 async def readyz(http: HttpRequest) -> Readiness:
-    """Whether the store answers and the clock can be trusted, and how far the policies have come."""
+    """Whether the store answers and the clock can be trusted, and how far policies and projections have come."""
     service: Service = http.app.state.service
     drift_s = service.clock.drift_s()
     if abs(drift_s) > MAX_DRIFT_S:
         raise Problem("clock-drift", f"The wall clock is {drift_s:.0f} s away from the clock of the ledger.")
     await service.key_reads.rows(stream_keys_query(1), s0=UUID(int=0))  # every check may need a key
-    policies = await asyncio.to_thread(_progress, service)
+    found = await asyncio.to_thread(_progress, service)
     return Readiness(
-        status="degraded" if any(policy.parked for policy in policies) else "ready",
+        status="degraded" if any(each.parked for each in found) else "ready",
         is_leader=service.follower.is_leading,
         clock_drift_seconds=round(drift_s, 3),
-        policies=policies,
+        policies=[_told(each) for each in found if not each.is_projection],
+        projections=[_told(each) for each in found if each.is_projection],
     )
 
 
-def _progress(service: Service) -> list[PolicyProgress]:
+def _progress(service: Service) -> list[Progress]:
     with store_errors():
-        found = service.follower.progress()
-    return [
-        PolicyProgress(
-            name=policy.name,
-            position=policy.position,
-            lag_events=policy.lag_events,
-            lag_seconds=round(policy.lag_seconds, 3),
-            events_per_second=round(policy.rate, 1),
-            parked=policy.parked,
-        )
-        for policy in found
-    ]
+        return service.follower.progress()
+
+
+def _told(progress: Progress) -> FollowerProgress:
+    return FollowerProgress(
+        name=progress.name,
+        position=progress.position,
+        lag_events=progress.lag_events,
+        lag_seconds=round(progress.lag_seconds, 3),
+        events_per_second=round(progress.rate, 1),
+        parked=progress.parked,
+    )

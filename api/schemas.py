@@ -300,8 +300,8 @@ class Health(_Answer):
     status: str = Field(examples=["ok"])
 
 
-class PolicyProgress(_Answer):
-    """How far a policy has come along the log."""
+class FollowerProgress(_Answer):
+    """How far a policy or a projection has come along the log."""
 
     name: str = Field(examples=["revoke-sessions-on-user-disabled"])
     position: int = Field(examples=[4711])
@@ -312,9 +312,10 @@ class PolicyProgress(_Answer):
 
 
 class Readiness(_Answer):
-    """`ready`, or `degraded` when a policy is parked: access does not depend on policies."""
+    """`ready`, or `degraded` when one of these is parked: access depends on none of them."""
 
     status: str = Field(examples=["ready"])
     is_leader: bool = Field(description="Whether this process follows the log.", examples=[True])
     clock_drift_seconds: float = Field(examples=[0.0])
-    policies: list[PolicyProgress]
+    policies: list[FollowerProgress]
+    projections: list[FollowerProgress] = Field(description="The read models that follow the log.")

@@ -22,6 +22,7 @@ from domain.policies import (
     RevokeSessionsOnUserDisabled,
 )
 from domain.session import Limits
+from projections.audit import AuditProjection
 from projections.follower import Follower
 from projections.sessions import SessionQueries, SessionsProjection, read_invalidations
 from projections.sweeper import Sweeper
@@ -29,6 +30,7 @@ from store.clock import Clock
 from store.database import Database
 from store.deciding import Decider
 from store.keys import KeyStore
+from store.long_reads import LongReads
 from store.reads import Reads
 from store.recorder import Factory, last_recorded_at
 from store.schema import create_log, create_working, owns_log
@@ -82,12 +84,13 @@ class Service:
             self.revoke_on_request,
             EndSessionsOnSessionsInvalidated(lambda: self.sweeper.wake()),
         ]
-        self.follower = Follower(self.recorder, self.mapper, policies, self.clock)
+        self.follower = Follower(self.recorder, self.mapper, policies, self.clock, [AuditProjection()])
         rule = EndSessionsOnTimeout(self.ledger)
         self.sweeper = Sweeper(self.database, rule, self.follower, self.clock, new_id)
         self.reads = Reads(self.database)
         self.key_reads = Reads(self.keys_database)
         self.sessions = SessionQueries(self.reads, self.clock)
+        self.long_reads = LongReads(self.database)
 
     def start(self) -> None:
         self.follower.start()
@@ -95,6 +98,7 @@ class Service:
 
     def close(self) -> None:
         """Stop following, answer what was submitted, then let go of the databases."""
+        self.long_reads.close()
         self.sweeper.close()
         self.follower.close()
         self.writer.close()
@@ -120,7 +124,8 @@ def _create_tables(database: Database, owner_url: str | None) -> None:
         with database.transaction() as connection:
             create_log(connection)
             create_working(connection)
-            SessionsProjection().create_tables(connection)
+            for projection in (SessionsProjection(), AuditProjection()):
+                projection.create_tables(connection)
             _check_ownership(connection, owner_url)
     except DBAPIError as error:
         raise StoreUnavailable(f"{database.url.render_as_string()} cannot be prepared: {error.orig}") from error

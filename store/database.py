@@ -1,9 +1,10 @@
 """One database, SQLite or PostgreSQL: its connections, and what each must promise before it is used."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -25,13 +26,14 @@ sqlite3.register_converter("UUID", lambda value: UUID(bytes=value))
 class Database:
     """Two ways in: `transaction()` writes; `reading()` sees what is committed and never waits for a writer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """`settings`: of PostgreSQL, for those who read."""
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self._writer, self._reader = _sqlite_writer(self.path), _sqlite_reader(self.path)
         else:
-            self._writer, self._reader = _postgresql(url), _postgresql(url, read_only=True)
+            self._writer, self._reader = _postgresql(url), _postgresql(url, settings, read_only=True)
 
     @property
     def path(self) -> Path:
@@ -172,7 +174,7 @@ _LIBPQ = {
 }
 
 
-def _postgresql(url: str, *, read_only: bool = False) -> Engine:
+def _postgresql(url: str, settings: Mapping[str, Any] = MappingProxyType({}), *, read_only: bool = False) -> Engine:
     engine = create_engine(
         url,
         pool_size=4,
@@ -189,6 +191,8 @@ def _postgresql(url: str, *, read_only: bool = False) -> Engine:
             cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
             cursor.execute(f"SET idle_in_transaction_session_timeout = {2 * STATEMENT_TIMEOUT_MS}")
             cursor.execute(f"SET default_transaction_read_only = {'on' if read_only else 'off'}")
+            for name, value in settings.items():
+                cursor.execute(f"SET {name} = {value}")
         connection.commit()
 
     return engine

@@ -21,7 +21,7 @@ def test_readiness_tells_how_far_each_policy_has_come(api: Api):
         "end-sessions-on-sessions-invalidated",
     ]
     assert answer.status_code == 200
-    assert answer.json().keys() == {"status", "is_leader", "clock_drift_seconds", "policies"}
+    assert answer.json().keys() == {"status", "is_leader", "clock_drift_seconds", "policies", "projections"}
     assert (answer.json()["status"], answer.json()["is_leader"]) == ("ready", True)
     assert policy.pop("events_per_second") > 0
     assert policy == {
@@ -31,6 +31,14 @@ def test_readiness_tells_how_far_each_policy_has_come(api: Api):
         "lag_seconds": 0.0,
         "parked": None,
     }
+
+
+def test_readiness_tells_how_far_the_audit_read_model_has_come(api: Api):
+    api.sign_in()
+    until(lambda: api.get("/readyz").json()["projections"][0]["position"] == 2)
+    [audit] = api.get("/readyz").json()["projections"]
+    assert audit.pop("events_per_second") > 0
+    assert audit == {"name": "audit.1", "position": 2, "lag_events": 0, "lag_seconds": 0.0, "parked": None}
 
 
 def test_a_parked_policy_degrades_readiness_but_requests_are_served(api: Api):
