@@ -1,4 +1,4 @@
-"""Who follows the log: one process at a time. The others wait, and take over when it is gone."""
+"""What one process does at a time, such as following the log: who holds the lead in it, until it is gone."""
 
 import fcntl
 import logging
@@ -20,15 +20,15 @@ class Leadership(Protocol):
     def release(self) -> None: ...
 
 
-def leadership(database: Database) -> Leadership:
-    return FileLeadership(database) if database.is_sqlite else AdvisoryLeadership(database)
+def leadership(database: Database, purpose: str = "follower") -> Leadership:
+    return FileLeadership(database, purpose) if database.is_sqlite else AdvisoryLeadership(database, purpose)
 
 
 class FileLeadership:
     """A lock file of its own beside a SQLite database: to lock the database's file would break SQLite's own locks."""
 
-    def __init__(self, database: Database) -> None:
-        self._path = database.path.with_name(database.path.name + ".follower")
+    def __init__(self, database: Database, purpose: str) -> None:
+        self._path = database.path.with_name(f"{database.path.name}.{purpose}")
         self._descriptor: int | None = None
 
     def is_held(self) -> bool:
@@ -53,10 +53,11 @@ class FileLeadership:
 class AdvisoryLeadership:
     """A session-level advisory lock on a connection of its own: PostgreSQL frees it when the holder dies."""
 
-    LOCK = "SELECT pg_try_advisory_lock(hashtext('session-ledger follower'), hashtext(current_schema()))"
+    LOCK = "SELECT pg_try_advisory_lock(hashtext(%s), hashtext(current_schema()))"
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, purpose: str) -> None:
         self._libpq = database.libpq()
+        self._name = f"session-ledger {purpose}"
         self._connection: psycopg.Connection[tuple[bool]] | None = None
 
     def is_held(self) -> bool:
@@ -65,7 +66,7 @@ class AdvisoryLeadership:
                 self._connection.execute("SELECT 1")
                 return True
             self._connection = psycopg.connect(**self._libpq, autocommit=True)
-            row = self._connection.execute(self.LOCK).fetchone()
+            row = self._connection.execute(self.LOCK, (self._name,)).fetchone()
             if row and row[0]:
                 return True
         except psycopg.Error as error:

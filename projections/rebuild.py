@@ -1,99 +1,190 @@
-"""Folding the log anew, beside the live tables, and comparing the two (D11)."""
+"""Rebuilding a read model (D11): fold the log anew beside the live tables, compare the two, switch.
 
+The live tables serve all the time. A rebuild that was killed goes on where it was; one that fails changes nothing.
+"""
+
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg.errors
 from eventsourcing.persistence import Mapper
-from sqlalchemy import Connection, Table, inspect, select
+from sqlalchemy import Connection, inspect, select, update
+from sqlalchemy.exc import OperationalError
 
+from domain.errors import StoreUnavailable
+from projections.comparing import Difference, count_differing, differing_rows, shape_difference
+from projections.leadership import leadership
 from projections.sessions import SessionsProjection
-from store.recorder import Entry, EventRecorder
+from projections.shadow import SUFFIX, Projection, Report, Shadow
+from projections.switching import drop_replaced, put_in_place
+from store.database import Database
+from store.recorder import Append, tracked
+from store.schema import head as log_head
+from store.schema import tracking
 
-PAGE = 1_000
-SUFFIX = "_rebuilt"
+PROJECTIONS: dict[str, type[Projection]] = {"sessions": SessionsProjection}
+"""Every read model that can be rebuilt, by the name that an operator calls it by."""
+
+NAMED = 10
+NEAR = 500  # events that are left for the append lock
+LOCK_WAIT_MS = 100  # readers wait no longer behind a switch that waits for others
+PATIENT_MS = 1_500  # an autovacuum gives way after PostgreSQL's deadlock_timeout of a second
+SWITCH_TRIES = 300
+PAUSE_S = 0.2
+
+
+class RebuildRunning(Exception):
+    """Another process rebuilds here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The rebuilt tables against the live ones: how many events were folded, and the first rows that differ."""
+    """How the live tables stood against the fold of the same `events`. Of the rows that differ, the first are named."""
 
     events: int
-    differences: Sequence[str]
+    shapes: Sequence[str]
+    differing: int
+    rows: Sequence[Difference]
 
     @property
     def identical(self) -> bool:
-        return not self.differences
+        return not self.shapes and not self.differing
 
 
-def rebuild_sessions(recorder: EventRecorder, mapper: Mapper[Any]) -> Comparison:
-    """Fold the log into fresh `sessions` and `users` tables, compare them with the live ones, and drop them.
-
-    Needs no key: personal data stays sealed. The append lock is held while the two are compared.
-    """
-    rebuilt, live = SessionsProjection(SUFFIX), SessionsProjection()
-    with recorder.database.transaction() as connection:
-        rebuilt.metadata.drop_all(connection)
-        rebuilt.create_tables(connection)
-    position = _fold(recorder, mapper, rebuilt, 0)
-    with recorder.appending() as append:
-        position = _fold(recorder, mapper, rebuilt, position, append.connection)
-        differences = [*_schema_differences(append.connection, live, rebuilt)]
-        for table, fresh in zip(live.metadata.sorted_tables, rebuilt.metadata.sorted_tables, strict=True):
-            differences += _row_differences(append.connection, table, fresh)
-        rebuilt.metadata.drop_all(append.connection)
-    return Comparison(position, differences)
-
-
-def _fold(
-    recorder: EventRecorder,
+def rebuild(
+    database: Database,
     mapper: Mapper[Any],
-    projection: SessionsProjection,
-    position: int,
-    connection: Connection | None = None,
-) -> int:
-    """Apply what lies behind `position`, page by page; the position reached."""
-    while page := recorder.select_notifications(position, PAGE, inclusive_of_start=False):
-        entries = [Entry(n.id, 0, mapper.to_domain_event(n)) for n in page]
-        if connection:
-            projection.apply(connection, entries)
+    make: type[Projection],
+    *,
+    dry_run: bool = False,
+    report: Report = lambda done, total: None,
+) -> Comparison:
+    """Compare a read model with the fold of the log, and put what was rebuilt in its place; a dry run only compares.
+
+    Needs no key: personal data stays sealed. Raises `RebuildRunning` when another one runs, and `RebuildStopped` when
+    an event cannot be folded: then nothing is changed.
+    """
+    with _only_one(database):
+        rebuilding = _Rebuild(database, mapper, make)
+        rebuilding.begin()
+        comparison = rebuilding.compare(report)
+        if dry_run:
+            rebuilding.give_up()
         else:
-            with recorder.database.transaction() as own:
-                projection.apply(own, entries)
-        position = page[-1].id
-    return position
+            rebuilding.switch(report)
+        return comparison
 
 
-def _schema_differences(connection: Connection, live: SessionsProjection, rebuilt: SessionsProjection) -> Iterator[str]:
-    inspector = inspect(connection)
-    for table, fresh in zip(live.metadata.sorted_tables, rebuilt.metadata.sorted_tables, strict=True):
-        if _shape(inspector, table.name) != _shape(inspector, fresh.name, SUFFIX):
-            yield f"{table.name}: the tables have different columns or indexes"
+@contextmanager
+def _only_one(database: Database) -> Iterator[None]:
+    lead = leadership(database, "rebuild")
+    if not lead.is_held():
+        raise RebuildRunning("Another rebuild is running here.")
+    try:
+        yield
+    finally:
+        lead.release()
 
 
-def _shape(inspector: Any, table: str, suffix: str = "") -> Any:
-    columns = [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)]
-    indexes = {
-        index["name"].replace(suffix, ""): (index["column_names"], index["unique"], _condition(index))
-        for index in inspector.get_indexes(table)
-    }
-    return columns, inspector.get_pk_constraint(table)["constrained_columns"], indexes
+class _Rebuild:
+    def __init__(self, database: Database, mapper: Mapper[Any], make: type[Projection]) -> None:
+        self._database = database
+        self._live = make()
+        self._shadow = Shadow(database, mapper, make(SUFFIX))
+        fresh = self._shadow.projection.metadata.tables
+        self._tables = [(table, fresh[f"{name}{SUFFIX}"]) for name, table in self._live.metadata.tables.items()]
+
+    def begin(self) -> None:
+        drop_replaced(self._database, [live for live, _ in self._tables])
+        self._shadow.open(most=self._live_position())
+
+    def compare(self, report: Report) -> Comparison:
+        """Shape by shape and row by row, as both are at one position."""
+        with self._both_at_one_position(report) as connection:
+            shapes = {pair: shape_difference(connection, *pair) for pair in self._tables}
+            alike = [pair for pair in self._tables if not shapes[pair]]
+            differing = sum(count_differing(connection, *pair) for pair in alike)
+            rows = [row for pair in alike for row in differing_rows(connection, *pair, NAMED)] if differing else []
+        return Comparison(self._shadow.position, [*filter(None, shapes.values())], differing, rows[:NAMED])
+
+    @contextmanager
+    def _both_at_one_position(self, report: Report) -> Iterator[Connection]:
+        """A snapshot in which the shadow has come exactly as far as the live tables, which may move at any time."""
+        while True:
+            self._catch_up_with_live(report)
+            with self._database.snapshot() as connection:
+                if (tracked(connection, self._live.name) or 0) == self._shadow.position:
+                    yield connection
+                    return
+
+    def _catch_up_with_live(self, report: Report) -> None:
+        self._shadow.fold(self._live_position(), report)
+        while (until := self._live_position()) - self._shadow.position > NEAR:
+            self._shadow.fold(until, report)
+        with self._database.transaction() as connection:
+            reached = self._shadow.fold_within(connection, self._hold_live_position(connection))
+        self._shadow.position = reached
+        report(reached, reached)
+
+    def switch(self, report: Report) -> None:
+        """Let the two change places, in one transaction, once no reader is in the way; then drop what was replaced."""
+        for tried in range(SWITCH_TRIES):
+            self._shadow.fold(self._head(), report)
+            try:
+                self._try_to_switch(PATIENT_MS if tried > SWITCH_TRIES // 2 else LOCK_WAIT_MS)
+            except OperationalError as error:
+                if not isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+                    raise
+                time.sleep(PAUSE_S)
+            else:
+                drop_replaced(self._database, [live for live, _ in self._tables])
+                return
+        raise StoreUnavailable("The live tables are in use all the time; run it again, it goes on from here.")
+
+    def give_up(self) -> None:
+        """Leave nothing behind."""
+        with self._database.transaction() as connection:
+            self._shadow.drop(connection)
+
+    def _try_to_switch(self, lock_wait_ms: int) -> None:
+        """The append lock is held meanwhile, and the live position: whoever follows finds that it was moved."""
+        with self._database.transaction() as connection:
+            head = Append(connection).position
+            self._hold_live_position(connection)
+            self._shadow.fold_within(connection, head)
+            self._lock_out_readers(connection, lock_wait_ms)
+            for live, fresh in self._tables:
+                put_in_place(connection, live.name, fresh.name)
+            self._shadow.forget(connection)
+            move_to(connection, self._live.name, head)
+
+    def _lock_out_readers(self, connection: Connection, wait_ms: int) -> None:
+        """All tables at once, and not for long: who wants to read queues behind whoever waits for this lock."""
+        if not self._database.is_sqlite:
+            present = inspect(connection).get_table_names()
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {wait_ms}")
+            names = [live.name for live, _ in self._tables if live.name in present]
+            connection.exec_driver_sql(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+
+    def _hold_live_position(self, connection: Connection) -> int:
+        """Where the live tables are; whoever moves them on waits until the transaction is over."""
+        held = select(tracking.c.position).where(tracking.c.name == self._live.name).with_for_update()
+        return connection.execute(held).scalar() or 0
+
+    def _live_position(self) -> int:
+        with self._database.reading() as connection:
+            return tracked(connection, self._live.name) or 0
+
+    def _head(self) -> int:
+        with self._database.reading() as connection:
+            return int(connection.execute(select(log_head.c.position)).scalar_one())
 
 
-def _condition(index: Any) -> str | None:
-    """The WHERE of a partial index."""
-    options = index.get("dialect_options", {})
-    return next((str(value) for name, value in options.items() if name.endswith("_where")), None)
-
-
-def _row_differences(connection: Connection, live: Table, rebuilt: Table) -> Iterator[str]:
-    """Rows by key, every column; at most a few are named."""
-    mine, fresh = _rows(connection, live), _rows(connection, rebuilt)
-    differing = [key for key in mine.keys() | fresh.keys() if mine.get(key) != fresh.get(key)]
-    for key in sorted(differing, key=str)[:10]:
-        yield f"{live.name} {key}: live {mine.get(key)}, rebuilt {fresh.get(key)}"
-
-
-def _rows(connection: Connection, table: Table) -> dict[Any, Any]:
-    key = next(iter(table.primary_key))
-    return {row._mapping[key]: tuple(row) for row in connection.execute(select(table))}
+def move_to(connection: Connection, name: str, position: int) -> None:
+    """Let a tracking row say this, backwards too."""
+    moved = update(tracking).where(tracking.c.name == name).values(position=position)
+    if connection.execute(moved).rowcount == 0:
+        connection.execute(tracking.insert().values(name=name, position=position))

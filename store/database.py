@@ -58,6 +58,19 @@ class Database:
         with self._reader.connect() as connection:
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A read-only transaction: all its statements see what was committed when the first of them began."""
+        with self._reader.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
     def must_exist(self) -> None:
         """Raise `StoreUnavailable` for a SQLite file that is not there, which would otherwise be made."""
         if self.is_sqlite and not self.path.is_file():

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from scripts.cli import keys
+from scripts.cli import keys, rebuild
 from scripts.cli.opening import CANNOT_READ_OR_WRITE
 from scripts.cli.replay import replay
 
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.command("replay")(replay)
+app.command("rebuild")(rebuild.command)
 
 
 def main() -> None:

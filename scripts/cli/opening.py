@@ -61,6 +61,19 @@ def reading() -> Iterator[Reading]:
 
 
 @contextmanager
+def log_only() -> Iterator[Database]:
+    """The database of the log and its read models, without any key."""
+    with _told():
+        database = Database(load_settings(os.environ).database_url)
+        try:
+            database.must_exist()
+            with store_errors():
+                yield database
+        finally:
+            database.close()
+
+
+@contextmanager
 def service() -> Iterator[Service]:
     """Open the store to record something through the front door, as a server does, beside those that run."""
     with _told():

@@ -11,7 +11,8 @@ from eventsourcing.domain import DomainEventProtocol
 
 from domain.events import EndReason, SessionCreated, SessionRevoked
 from projections.follower import Follower
-from projections.rebuild import rebuild_sessions
+from projections.rebuild import rebuild
+from projections.sessions import SessionsProjection
 from tests.projections.driver import Driver, until
 from tests.projections.other_process import OtherProcess
 
@@ -101,6 +102,6 @@ def test_what_both_processes_wrote_is_rebuilt_identical(driver: Driver, other_pr
         here = driver.sign_in(f"user-{number}")
         other_process.ask("sign_in", f"user-{number}")
         other_process.ask("revoke", f"user-{number}", here)
-    comparison = rebuild_sessions(driver.service.recorder, driver.service.mapper)
-    assert comparison.differences == []
+    comparison = rebuild(driver.service.database, driver.service.mapper, SessionsProjection)
+    assert comparison.rows == []
     assert comparison.events == driver.head() == 80

@@ -21,8 +21,8 @@ from domain.events import EndReason, Fact
 from domain.ledger import Claim, Command, Decision, Recorded, Request
 from domain.session import Session
 from domain.user import SignIn, User
-from projections.rebuild import rebuild_sessions
-from projections.sessions import read_invalidations
+from projections.rebuild import rebuild
+from projections.sessions import SessionsProjection, read_invalidations
 from store.database import Database
 from store.deciding import Decider
 from store.schema import events, head
@@ -140,7 +140,7 @@ def assert_consistent(service: Service) -> None:
     for row in rows:
         assert row.version == versions.get(row.stream, 0) + 1
         versions[row.stream] = row.version
-    assert rebuild_sessions(service.recorder, service.mapper).identical
+    assert rebuild(service.database, service.mapper, SessionsProjection, dry_run=True).identical
 
 
 def another_writer(service: Service, *projections: InlineProjection) -> None:

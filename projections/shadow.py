@@ -1,0 +1,147 @@
+"""The tables that a rebuild fills beside the live ones (D11), and how far it has come with them.
+
+Rows and position are saved in one transaction, so a rebuild that was killed goes on where it was. Tables that other
+code has begun to fill are not gone on with: they are dropped.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from eventsourcing.persistence import Mapper, StoredEvent
+from sqlalchemy import Connection, MetaData, delete, inspect, update
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from store.database import Database
+from store.log import Record, pages
+from store.recorder import Entry, tracked
+from store.schema import tracking
+
+PAGE = 1_000
+SUFFIX = "_rebuilt"
+ROOT = Path(__file__).parents[1]
+
+Report = Callable[[int, int], None]
+"""Is told how many events were folded, of how many."""
+
+
+class Projection(Protocol):
+    """A read model that can be rebuilt: made with a suffix, it has tables of its own, each with a primary key."""
+
+    name: str
+    metadata: MetaData
+
+    def __init__(self, suffix: str = "") -> None: ...
+
+    def create_tables(self, connection: Connection) -> None: ...
+
+    def apply(self, connection: Connection, entries: Sequence[Entry]) -> None: ...
+
+
+class RebuildStopped(Exception):
+    """An event cannot be read, or not be applied. The live tables are as they were; so is the shadow up to there."""
+
+    def __init__(self, position: int, cause: Exception) -> None:
+        super().__init__(f"It stopped at position {position}, where an event cannot be folded: {cause}")
+        self.position = position
+
+
+class Superseded(Exception):
+    """Somebody else has moved this shadow on."""
+
+
+class Shadow:
+    """`position` is what has been folded and committed."""
+
+    def __init__(self, database: Database, mapper: Mapper[Any], projection: Projection) -> None:
+        self._database = database
+        self._mapper = mapper
+        self.projection = projection
+        self.name = f"{projection.name}{SUFFIX}"
+        self._tracked_as = f"{self.name} by {code()}"
+        self.position = 0
+
+    def open(self, most: int) -> None:
+        """Go on with the tables that are there, if this code has filled them up to `most` or less; or begin anew."""
+        with self._database.transaction() as connection:
+            position = tracked(connection, self._tracked_as)
+            if position is None or position > most or not self._has_tables(connection):
+                self.drop(connection)
+                self.projection.create_tables(connection)
+                connection.execute(tracking.insert().values(name=self._tracked_as, position=0))
+        self.position = position if position is not None and position <= most else 0
+
+    def drop(self, connection: Connection) -> None:
+        self.projection.metadata.drop_all(connection)
+        self.forget(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Remove its position, also what other code has left."""
+        connection.execute(delete(tracking).where(tracking.c.name.startswith(self.name, autoescape=True)))
+
+    def fold(self, until: int, report: Report) -> None:
+        """Apply the events up to `until`, page by page. Raises `RebuildStopped` at one that does not go in."""
+        with self._database.reading() as reader:
+            for page in pages(reader, self.position, until, PAGE):
+                self._commit(page)
+                report(self.position, max(until, self.position))
+
+    def fold_within(self, connection: Connection, until: int) -> int:
+        """The same in the caller's transaction. The position reached, which is this shadow's once that is committed."""
+        position = self.position
+        for page in pages(connection, position, until, PAGE):
+            position = self._apply(connection, self._entries(page), position)
+        return position
+
+    def _commit(self, page: Sequence[Record]) -> None:
+        try:
+            entries = self._entries(page)
+            with self._database.transaction() as connection:
+                reached = self._apply(connection, entries, self.position)
+        except RebuildStopped:
+            if len(page) == 1:
+                raise
+            for record in page:  # to find the one
+                self._commit([record])
+        else:
+            self.position = reached
+
+    def _entries(self, page: Sequence[Record]) -> list[Entry]:
+        with _stopping(page[0].position):
+            return [
+                Entry(position, recorded_at, self._mapper.to_domain_event(StoredEvent(stream, version, topic, state)))
+                for position, stream, version, recorded_at, topic, state in page
+            ]
+
+    def _apply(self, connection: Connection, entries: Sequence[Entry], position: int) -> int:
+        with _stopping(entries[0].position):
+            self.projection.apply(connection, entries)
+        mine = (tracking.c.name == self._tracked_as) & (tracking.c.position == position)
+        if connection.execute(update(tracking).where(mine).values(position=entries[-1].position)).rowcount != 1:
+            raise Superseded(f"Somebody else has moved the rebuild of {self.projection.name} on.")
+        return entries[-1].position
+
+    def _has_tables(self, connection: Connection) -> bool:
+        present = inspect(connection).get_table_names()
+        return all(table in present for table in self.projection.metadata.tables)
+
+
+@contextmanager
+def _stopping(position: int) -> Iterator[None]:
+    """A database that fails is that; whatever else goes wrong is a matter of the events from here on."""
+    try:
+        yield
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        raise RebuildStopped(position, error) from error
+
+
+@cache
+def code() -> str:
+    """A digest of all that decides what a fold makes of the log."""
+    sources = sorted(path for package in ("domain", "store", "projections") for path in (ROOT / package).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
