@@ -1,0 +1,135 @@
+"""What an auditor asks for, as it comes in a query: by type, user, session, actor and time."""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from starlette.requests import Request
+
+from api.errors import Problem
+from api.schemas import Documented, Moment, UserId
+from domain.events import Fact
+from projections.audit_filter import AuditFilter
+from store.clock import to_micros
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
+_A_DAY = timedelta(days=1) - timedelta(microseconds=1)
+
+
+@cache
+def event_types() -> tuple[str, ...]:
+    """Every type of event that there is."""
+    return tuple(sorted({fact.TOPIC for fact in _subclasses(Fact) if hasattr(fact, "TOPIC")}))
+
+
+def _subclasses(kind: Any) -> Iterator[Any]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+class _EventType:
+    """A type that nobody knows would find nothing, which an auditor must not take for an answer."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(core), "enum": [*event_types()]}
+
+
+def _known(event_type: str) -> str:
+    if event_type not in event_types():
+        raise ValueError("no such type of event; GET /api/audit/events names those that there are")
+    return event_type
+
+
+def first_moment(text: str) -> datetime:
+    """The moment that RFC 3339 writes so; a date alone is the first one of that day, UTC. Raises ValueError."""
+    if _DATE.fullmatch(text):
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    try:
+        return _MOMENT.validate_python(text)
+    except ValidationError:
+        raise ValueError("not a moment as RFC 3339 writes it, nor a date (in a query, write + as %2B)") from None
+
+
+def last_moment(text: str) -> datetime:
+    """The same; a date alone is the last microsecond of that day, UTC."""
+    return first_moment(text) + (_A_DAY if _DATE.fullmatch(text) else timedelta())
+
+
+def _checked(read: Callable[[str], datetime]) -> AfterValidator:
+    def check(text: str) -> str:
+        read(text)
+        return text
+
+    return AfterValidator(check)
+
+
+_Time = Documented(anyOf=[{"format": "date"}, {"format": "date-time"}])
+_EXACT = "As RFC 3339 writes it, or a date, which is that day in UTC. Compared with `recorded_at`."
+
+
+class AuditQuestion(BaseModel):
+    """Which events; all that is given must hold. A parameter that nobody knows is refused, not overlooked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_type: Annotated[str, AfterValidator(_known), _EventType()] | None = Field(
+        None, description="One type of event."
+    )
+    user_id: UserId | None = Field(None, description="Whom they are about.", examples=["alice@example.com"])
+    session_id: UUID | None = Field(
+        None, description="Which session they are about.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"]
+    )
+    actor: Annotated[str, StringConstraints(pattern=r"^(self|operator|(user|key|policy):[\w.-]{1,128})$")] | None = (
+        Field(None, description="Who acted, as events name actors.", examples=["policy:end-sessions-on-timeout"])
+    )
+    start_date: Annotated[str, _checked(first_moment), _Time] | None = Field(
+        None, description=f"The first moment. {_EXACT}", examples=["2026-11-26"]
+    )
+    end_date: Annotated[str, _checked(last_moment), _Time] | None = Field(
+        None, description=f"The last moment, itself included. {_EXACT}", examples=["2026-11-26T12:00:00Z"]
+    )
+
+    def asks(self, pseudonym: Callable[[str], UUID]) -> AuditFilter:
+        """The same for the read model. Raises `invalid-request` for a start after the end."""
+        start = self.start_date and first_moment(self.start_date)
+        end = self.end_date and last_moment(self.end_date)
+        if start and end and start > end:
+            raise _refused("start_date", "lies after end_date")
+        return AuditFilter(
+            self.event_type,
+            pseudonym(self.user_id) if self.user_id is not None else None,
+            self.session_id,
+            self.actor,
+            to_micros(start) if start else None,
+            to_micros(end) if end else None,
+        )
+
+
+def refuse_doubled(http: Request) -> None:
+    """Of a parameter that comes twice, nothing says which one was meant."""
+    names = [name for name, _ in http.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise _refused(name, "occurs twice")
+
+
+def _refused(parameter: str, detail: str) -> Problem:
+    fault = {"parameter": parameter, "detail": detail}
+    return Problem("invalid-request", f"{parameter}: {detail}", errors=[fault])
