@@ -25,7 +25,7 @@ from api.guesses import Guesses
 from api.ids import new_uuid7
 from api.openapi import complete_document
 from api.presenting import Presenter
-from api.service import Service, Stores
+from api.service import Service, Stores, beside
 from api.settings import Settings
 from domain.session import Limits, Timeouts
 from store.clock import Clock
@@ -98,9 +98,18 @@ class Application(FastAPI):
 def open_service(settings: Settings, clock: Clock | None = None) -> Service:
     """Everything behind HTTP, as the settings say."""
     stores = Stores(
-        settings.database_url, settings.keys_database_url, Path(settings.master_key_file), settings.database_owner_url
+        settings.database_url,
+        settings.keys_database_url,
+        Path(settings.master_key_file),
+        settings.database_owner_url,
+        signing_key_file(settings),
+        settings.origin,
     )
     return Service(stores, limits(settings), new_uuid7, clock)
+
+
+def signing_key_file(settings: Settings) -> Path:
+    return settings.signing_key_file or beside(settings.master_key_file)
 
 
 def limits(settings: Settings) -> Limits:

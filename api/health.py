@@ -8,7 +8,7 @@ from starlette.requests import Request as HttpRequest
 
 from api.errors import Problem, problem_responses
 from api.openapi import operation_id
-from api.schemas import FollowerProgress, Health, Readiness
+from api.schemas import FollowerProgress, Health, Readiness, SealingProgress
 from api.service import Service
 from projections.follower import Progress
 from store.clock import MAX_DRIFT_S
@@ -34,19 +34,20 @@ async def readyz(http: HttpRequest) -> Readiness:
     if abs(drift_s) > MAX_DRIFT_S:
         raise Problem("clock-drift", f"The wall clock is {drift_s:.0f} s away from the clock of the ledger.")
     await service.key_reads.rows(stream_keys_query(1), s0=UUID(int=0))  # every check may need a key
-    found = await asyncio.to_thread(_progress, service)
+    found, sealing = await asyncio.to_thread(_progress, service)
     return Readiness(
-        status="degraded" if any(each.parked for each in found) else "ready",
+        status="degraded" if sealing.refused or any(each.parked for each in found) else "ready",
         is_leader=service.follower.is_leading,
         clock_drift_seconds=round(drift_s, 3),
         policies=[_told(each) for each in found if not each.is_projection],
         projections=[_told(each) for each in found if each.is_projection],
+        sealing=sealing,
     )
 
 
-def _progress(service: Service) -> list[Progress]:
+def _progress(service: Service) -> tuple[list[Progress], SealingProgress]:
     with store_errors():
-        return service.follower.progress()
+        return service.follower.progress(), SealingProgress(**service.sealer.progress()._asdict())
 
 
 def _told(progress: Progress) -> FollowerProgress:

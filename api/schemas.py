@@ -311,11 +311,20 @@ class FollowerProgress(_Answer):
     parked: str | None = Field(description="Why it goes no further until it is resumed.", examples=[None])
 
 
+class SealingProgress(_Answer):
+    """How far the log is sealed by a signed checkpoint."""
+
+    size: int = Field(examples=[4711])
+    unsealed_events: int = Field(examples=[0])
+    refused: str | None = Field(description="Why this process signs nothing more.", examples=[None])
+
+
 class Readiness(_Answer):
-    """`ready`, or `degraded` when one of these is parked: access depends on none of them."""
+    """`ready`, or `degraded` when one of these is parked or no checkpoint is signed: access depends on none of them."""
 
     status: str = Field(examples=["ready"])
     is_leader: bool = Field(description="Whether this process follows the log.", examples=[True])
     clock_drift_seconds: float = Field(examples=[0.0])
     policies: list[FollowerProgress]
     projections: list[FollowerProgress] = Field(description="The read models that follow the log.")
+    sealing: SealingProgress

@@ -24,6 +24,7 @@ from domain.policies import (
 from domain.session import Limits
 from projections.audit import AuditProjection
 from projections.follower import Follower
+from projections.sealer import Sealer
 from projections.sessions import SessionQueries, SessionsProjection, read_invalidations
 from projections.sweeper import Sweeper
 from store.clock import Clock
@@ -35,6 +36,7 @@ from store.reads import Reads
 from store.recorder import Factory, last_recorded_at
 from store.schema import create_log, create_working, owns_log
 from store.sealing import SealingMapper
+from store.signing import signing_key_of
 from store.snapshots import Snapshotter
 from store.writer import BatchWriter
 
@@ -53,6 +55,13 @@ class Stores:
     keys_url: str
     master_key_file: Path
     owner_url: str | None = None
+    signing_key_file: Path | None = None
+    origin: str = "session-ledger"
+
+
+def beside(master_key_file: Path) -> Path:
+    """Where the signing key is when nothing else is said."""
+    return master_key_file.with_name("signing.key")
 
 
 class Service:
@@ -87,6 +96,9 @@ class Service:
         self.follower = Follower(self.recorder, self.mapper, policies, self.clock, [AuditProjection()])
         rule = EndSessionsOnTimeout(self.ledger)
         self.sweeper = Sweeper(self.database, rule, self.follower, self.clock, new_id)
+        key_file = stores.signing_key_file or beside(stores.master_key_file)
+        self.signing_key = signing_key_of(self.database, key_file, stores.origin)
+        self.sealer = Sealer(self.recorder, self.signing_key, self.follower, self.clock)
         self.reads = Reads(self.database)
         self.key_reads = Reads(self.keys_database)
         self.sessions = SessionQueries(self.reads, self.clock)
@@ -95,13 +107,15 @@ class Service:
     def start(self) -> None:
         self.follower.start()
         self.sweeper.start()
+        self.sealer.start()
 
     def close(self) -> None:
-        """Stop following, answer what was submitted, then let go of the databases."""
+        """Stop following, answer what was submitted, seal it, then let go of the databases."""
         self.long_reads.close()
         self.sweeper.close()
         self.follower.close()
         self.writer.close()
+        self.sealer.close()
         self.snapshotter.close()
         self.ledger.close()
         self.keys_database.close()

@@ -122,6 +122,12 @@ def _api_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _origin(value: str) -> str:
+    if not re.fullmatch(r"[^\s+]{1,200}", value) or not value.isprintable():
+        raise ValueError("empty, too long, or with white space or a plus sign")
+    return value
+
+
 def _file_or_web_address(value: str) -> str:
     scheme, separator, _ = value.partition("://")
     if separator and (scheme.lower() not in {"http", "https"} or not urlsplit(value).hostname):
@@ -135,6 +141,7 @@ Switch = Annotated[bool, BeforeValidator(_switch)]
 Text = Annotated[str, BeforeValidator(_text)]
 Host = Annotated[str, AfterValidator(_host)]
 FilePath = Annotated[Path, BeforeValidator(_text)]
+Origin = Annotated[str, AfterValidator(_origin)]
 KeySet = Annotated[Text, AfterValidator(_file_or_web_address)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -214,6 +221,16 @@ class Settings(BaseSettings):
 
     master_key_file: FilePath = _setting(
         "The master key, which wraps the keys of all users; made at the first start", "a file path", "var/master.key"
+    )
+    signing_key_file: FilePath | None = _setting(
+        "The key that signs checkpoints of the log, made at the first start, and beside it the memory of what was "
+        "signed last, best on a disk of its own; none: signing.key beside the master key",
+        "a file path",
+    )
+    origin: Origin = _setting(
+        "The name of this log, under which its checkpoints are signed for ever",
+        "a name without white space and plus signs, as ledger.example/sessions",
+        "session-ledger",
     )
     bootstrap_api_key: ApiKey | None = _setting(
         "A first API key, with every scope", "at least 32 printable ASCII characters without spaces"

@@ -20,6 +20,7 @@ from scripts import demo
 from scripts.deadlines import PunctualProtocol, PunctualServer
 from store.clock import Clock, ClockBehindLog
 from store.keys import MasterKeyError
+from store.signing import SigningKeyError
 
 GRACE_S = 10
 BAD_SETTINGS, CANNOT_START = 2, 1
@@ -40,7 +41,7 @@ def main() -> None:
             demo.prepare(settings, _url(listening))
         else:
             open_service(settings).close()
-    except (StoreUnavailable, MasterKeyError, ClockBehindLog, OSError) as error:
+    except (StoreUnavailable, MasterKeyError, SigningKeyError, ClockBehindLog, OSError) as error:
         _fail(CANNOT_START, error)
     collect_garbage_rarely()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again once all is closed

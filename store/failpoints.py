@@ -18,6 +18,7 @@ class Failpoint(StrEnum):
     BEFORE_REPLY = "before-reply"
     AFTER_KEY_COMMIT = "after-key-commit"
     BEFORE_TRACKING = "before-tracking"
+    AFTER_SIGNING = "after-signing"
 
 
 _passes: dict[Failpoint, int] = {}

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, bindparam, select
 from store.schema import events, head
 
 PAGE = 1_000
+LARGEST_LEAF = 65_535
+"""Bytes. Bundles of leaves that others make (C2SP tlog-tiles) have lengths of 16 bits (LOG-11)."""
 
 
 class Record(NamedTuple):
@@ -118,3 +120,8 @@ def leaf(record: Record) -> bytes:
         8, record.position, 16, record.stream.bytes, 8, record.version, 8, record.recorded_at, len(topic)
     )
     return b"".join((head, topic, len(record.state).to_bytes(4, "big"), record.state))
+
+
+def leaf_size(topic: str, state: bytes) -> int:
+    """The length of an event's leaf in bytes, wherever it will stand."""
+    return _FIXED.size + len(topic.encode()) + 4 + len(state)

@@ -12,6 +12,7 @@ from uuid import UUID
 from eventsourcing import persistence
 from eventsourcing.persistence import (
     AggregateRecorder,
+    DataError,
     InfrastructureFactory,
     InfrastructureFactoryError,
     ListenNotifySubscription,
@@ -31,6 +32,7 @@ from sqlalchemy.dialects import postgresql
 from store.bulk import insert_many
 from store.clock import Clock
 from store.database import Database
+from store.log import LARGEST_LEAF, leaf_size
 from store.schema import create_log, create_working, events, head, snapshots, tracking
 from store.wakeup import Wakeup
 
@@ -64,9 +66,15 @@ class Append:
         self.position, self.recorded_at = connection.execute(_LOCKED_HEAD).one()
 
     def insert(self, stored: Sequence[StoredEvent], recorded_at: int) -> Sequence[int]:
-        """Add events at the end; their positions. `recorded_at` (microseconds) never decreases along positions."""
+        """Add events at the end; their positions. `recorded_at` (microseconds) never decreases along positions.
+
+        Raises the library's `DataError` for an event whose leaf would be larger than 65,535 bytes.
+        """
         if not stored:
             return ()
+        for event in stored:
+            if (size := leaf_size(event.topic, event.state)) > LARGEST_LEAF:
+                raise DataError(f"An event of {size} bytes is not recorded: {LARGEST_LEAF} is the most (LOG-11).")
         positions = range(self.position + 1, self.position + 1 + len(stored))
         self.recorded_at = max(self.recorded_at, recorded_at)
         _INSERT_EVENTS.run(

@@ -125,6 +125,25 @@ api_keys = Table(
     Column("revoked_at", Micros),
 )
 
+checkpoints = Table(
+    "checkpoints",
+    working,
+    Column("size", Position, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("created_at", Micros, nullable=False),
+)
+"""What was signed about the log (`store/signing.py`). The signer's own memory is outside the database."""
+
+tiles = Table(
+    "tiles",
+    working,
+    Column("tier", Integer, primary_key=True, autoincrement=False),
+    Column("number", Position, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+"""The log's Merkle tree (`store/tree.py`). Disposable."""
+
 CHANNEL = "session_ledger"
 """Where PostgreSQL tells that the log has grown."""
 

@@ -18,6 +18,7 @@ from store.database import Database, store_errors
 from store.keys import KeyStore, MasterKeyError
 from store.recorder import last_recorded_at
 from store.sealing import SealingMapper
+from store.signing import SigningKeyError
 
 NO = 1
 """The answer is no: nothing was found, something differs, or a wish was refused."""
@@ -27,6 +28,9 @@ BAD_USAGE = 2
 
 CANNOT_READ_OR_WRITE = 3
 """The store, the keys or a file cannot be read or written."""
+
+
+UNUSABLE = (StoreUnavailable, MasterKeyError, SigningKeyError, ClockBehindLog, MapperDeserialisationError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ def _told() -> Iterator[None]:
         yield
     except SettingsError as error:
         raise _ended(BAD_USAGE, error) from error
-    except (StoreUnavailable, MasterKeyError, ClockBehindLog, MapperDeserialisationError) as error:
+    except UNUSABLE as error:
         raise _ended(CANNOT_READ_OR_WRITE, error) from error
 
 

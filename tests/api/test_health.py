@@ -21,7 +21,7 @@ def test_readiness_tells_how_far_each_policy_has_come(api: Api):
         "end-sessions-on-sessions-invalidated",
     ]
     assert answer.status_code == 200
-    assert answer.json().keys() == {"status", "is_leader", "clock_drift_seconds", "policies", "projections"}
+    assert answer.json().keys() == {"status", "is_leader", "clock_drift_seconds", "policies", "projections", "sealing"}
     assert (answer.json()["status"], answer.json()["is_leader"]) == ("ready", True)
     assert policy.pop("events_per_second") > 0
     assert policy == {
@@ -49,6 +49,20 @@ def test_a_parked_policy_degrades_readiness_but_requests_are_served(api: Api):
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
     assert answer.json()["policies"][0]["parked"] == "it failed"
     assert api.is_active(api.sign_in().bearer)
+
+
+def test_readiness_tells_how_far_the_log_is_sealed(api: Api):
+    api.sign_in()
+    assert api.get("/readyz").json()["sealing"] == {"size": 0, "unsealed_events": 2, "refused": None}
+    api.service.sealer.seal()
+    assert api.get("/readyz").json()["sealing"] == {"size": 2, "unsealed_events": 0, "refused": None}
+
+
+def test_a_log_that_is_not_signed_any_more_degrades_readiness(api: Api):
+    api.service.sealer._refused = "an older copy"
+    answer = api.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert answer.json()["sealing"]["refused"] == "an older copy"
 
 
 def test_a_clock_that_cannot_be_trusted_is_not_ready(api: Api):

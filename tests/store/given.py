@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from eventsourcing.persistence import StoredEvent
-from sqlalchemy import inspect, select, text
+from sqlalchemy import Connection, inspect, select, text
 
 from api.ids import new_uuid7
 from api.service import Service
@@ -25,11 +25,17 @@ from projections.rebuild import rebuild
 from projections.sessions import SessionsProjection, read_invalidations
 from store.database import Database
 from store.deciding import Decider
-from store.schema import events, head
+from store.merkle import Subtrees, complete_root
+from store.schema import SQLITE_TRIGGERS, events, head
 from store.writer import BatchWriter, InlineProjection
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 15.0
+
+
+def subtrees_of(leaves: Sequence[bytes]) -> Subtrees:
+    """The tree over these hashes of leaves."""
+    return lambda level, number: complete_root(leaves[number << level : (number + 1) << level])
 
 
 def request() -> Request:
@@ -86,6 +92,24 @@ def one_batch(service: Service, after: str = "") -> Iterator[None]:
         until(occupied.running)
         yield
     result(occupied)
+
+
+@contextmanager
+def without_triggers(connection: Connection) -> Iterator[None]:
+    """The log of whoever owns it: anything goes. The triggers are back after the block."""
+    if connection.dialect.name == "postgresql":
+        for table in ("events", "head"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        yield
+        for table in ("events", "head"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        return
+    names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all()
+    for name in names:
+        connection.exec_driver_sql(f"DROP TRIGGER {name}")
+    yield
+    for trigger in SQLITE_TRIGGERS:
+        connection.exec_driver_sql(trigger)
 
 
 def user(service: Service, user_id: str = "alice") -> User:

@@ -10,22 +10,17 @@ from store.merkle import (
     ProofRefused,
     check_consistency,
     check_inclusion,
-    complete_root,
     consistency_proof,
     inclusion_proof,
     leaf_hash,
     node_hash,
     root,
 )
+from tests.store.given import subtrees_of
 
 SIZES = range(1, 66)
 LEAVES = [leaf_hash(b'{"n":%d}' % number) for number in range(max(SIZES))]
-
-
-def subtrees(level: int, number: int) -> bytes:
-    return complete_root(LEAVES[number << level : (number + 1) << level])
-
-
+subtrees = subtrees_of(LEAVES)
 ROOTS = [root(subtrees, size) for size in range(max(SIZES) + 1)]
 
 
