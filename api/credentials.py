@@ -269,6 +269,10 @@ class Authorized:
         client_id = self._caller.client_id
         return self._caller.actor if client_id is None else f"user:{self._ledger.pseudonym(client_id)}"
 
+    @property
+    def scopes(self) -> frozenset[str]:
+        return self._caller.scopes
+
     async def command(self) -> Request:
         """On whose behalf a command comes. A client by JWT is enrolled first, so that he can be named later."""
         request = Request(self.name, self._request_id)
@@ -278,17 +282,22 @@ class Authorized:
 
 
 class Needs:
-    """A dependency: the caller must hold the scope."""
+    """A dependency: the caller must hold the scope, or another one that does as well."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, *others: Scope) -> None:
         self._scope = scope
+        self._any = {scope, *others}
 
     async def __call__(self, request: HttpRequest) -> Authorized:
         caller = await resolve(request.app.state, request.scope)
-        if self._scope not in caller.scopes:
-            raise Problem("insufficient-scope", f"This call needs the scope {self._scope}.", scope=str(self._scope))
+        if not self._any & caller.scopes:
+            raise insufficient(self._scope)
         session_id = caller.session.session_id if caller.session else None
         return Authorized(session_id, caller, request.app.state.service.ledger, request.state.request_id)
+
+
+def insufficient(scope: Scope) -> Problem:
+    return Problem("insufficient-scope", f"This call needs the scope {scope}.", scope=str(scope))
 
 
 User = Annotated[SignedIn, Depends(signed_in)]

@@ -126,6 +126,12 @@ Moment = Annotated[
         type=["string", "number"], format="date-time", minimum=_FIRST_SECOND, maximum=_LAST_SECOND
     ),  # each keyword speaks of one of the types
 ]
+MomentInUrl = Annotated[
+    AwareDatetime,
+    BeforeValidator(_moment),
+    AfterValidator(_in_utc),
+    Documented(pattern=_RFC_3339.pattern),
+]
 
 
 class NewSession(_Request):
@@ -208,9 +214,16 @@ class EndedSessionOut(SessionOut):
 
 
 class SessionList(_Answer):
-    """All active sessions, newest activity first; or, with `status`, a page of the history, newest sign-in first."""
+    """All active sessions, newest activity first; or, with `status`, a page of the history, newest sign-in first; or
+    those that were active at a moment, and how each has ended since."""
 
     sessions: list[EndedSessionOut | SessionOut]
+    as_of: datetime | None = Field(
+        None, description="The moment that was asked about, if one was.", examples=["2026-11-23T10:00:00Z"]
+    )
+    position: str | None = Field(
+        None, description="The last event that had been recorded by then.", examples=["4711"], pattern="^[0-9]+$"
+    )
 
 
 class CurrentSession(_Answer):

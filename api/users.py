@@ -6,10 +6,11 @@ from fastapi import APIRouter, Depends, Path
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request as HttpRequest
 
+from api.as_of import AnyListing, sessions_then
 from api.body import StrictRoute
-from api.credentials import Authorized, Needs
+from api.credentials import Authorized, Needs, insufficient
 from api.errors import problem_responses
-from api.listing import Listing, sessions_of
+from api.listing import sessions_of
 from api.openapi import BEARER, USER_PROBLEMS, WRITING, operation_id
 from api.schemas import Json, Message, RevokedSessions, SessionList, UserId, UserState
 from api.service import durable
@@ -31,6 +32,7 @@ router = APIRouter(
 )
 
 Admin = Annotated[Authorized, Depends(Needs(Scope.USERS_ADMIN))]
+AdminOrAuditor = Annotated[Authorized, Depends(Needs(Scope.USERS_ADMIN, Scope.AUDIT_READ))]
 Id = Annotated[
     UserId, Path(description="The user's id, as the sign-in service gave it.", examples=["alice@example.com"])
 ]
@@ -56,8 +58,15 @@ async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
 
 @router.get("/{user_id:user_id}/sessions", summary="List a user's sessions", response_model=SessionList,
             **_documented(*USER_PROBLEMS, "invalid-cursor"))  # fmt: skip
-async def list_user_sessions(http: HttpRequest, user_id: Id, by: Admin, asked: Listing) -> Json:
-    """As the user himself sees them; an unknown user has none."""
+async def list_user_sessions(http: HttpRequest, user_id: Id, by: AdminOrAuditor, asked: AnyListing) -> Json:
+    """As the user himself sees them; an unknown user has none. With `as_of`, from the log: as it was at that moment.
+
+    `audit:read` is enough for that; `ip_address` and `user_agent` are shown with `audit:personal` or `users:admin`.
+    """
+    if asked.as_of is not None:
+        return await sessions_then(http, asked, asked.as_of, user_id, by)
+    if Scope.USERS_ADMIN not in by.scopes:
+        raise insufficient(Scope.USERS_ADMIN)
     return await sessions_of(http, asked, http.app.state.service.keys.pseudonym(user_id), by.session_id)
 
 

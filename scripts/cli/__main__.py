@@ -7,6 +7,7 @@ import sys
 import typer
 
 from scripts.cli import keys, rebuild
+from scripts.cli.as_of import as_of
 from scripts.cli.opening import CANNOT_READ_OR_WRITE
 from scripts.cli.replay import replay
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.command("replay")(replay)
 app.command("rebuild")(rebuild.command)
+app.command("as-of")(as_of)
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ BEYOND_A_SCHEMA = {
 BEYOND_A_PATTERN = {
     "at most 255 bytes of UTF-8 are allowed": "a schema counts characters",
     "lies in the future": "a schema has no clock",
+    "goes with no other parameter": "the document describes parameters one by one",
     "not a moment of the years 1 to 9999 in UTC": "the offset may lead out of the years that the text shows",
 }
 

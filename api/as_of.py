@@ -1,0 +1,62 @@
+"""A user's sessions as they stood at a moment: read from the log in a worker thread, not from a read model."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import Field
+from starlette.requests import Request
+
+from api.credentials import Authorized
+from api.errors import Problem
+from api.listing import Asked
+from api.presenting import Presenter
+from api.schemas import Json, MomentInUrl
+from api.service import Service
+from projections.as_of import NotYet, Then, at_moment, sessions_as_of
+from projections.sessions import SessionView
+from store.api_keys import Scope
+from store.database import store_errors
+
+
+class AskedOfUser(Asked):
+    """What an administrator's list asks for: the same, or a moment."""
+
+    as_of: MomentInUrl | None = Field(
+        None,
+        description="The sessions that were active at this moment (RFC 3339), and how each has ended since. "
+        "Goes with no other parameter.",
+        examples=[None],
+    )
+
+
+AnyListing = Annotated[AskedOfUser, Query()]
+
+
+async def sessions_then(http: Request, asked: AskedOfUser, moment: datetime, user_id: str, by: Authorized) -> Json:
+    """The members of a `SessionList`, with the place in the log that they were read at."""
+    if asked.model_fields_set != {"as_of"}:
+        raise _refused("goes with no other parameter")
+    service: Service = http.app.state.service
+    try:
+        then, views = await asyncio.to_thread(_read, service, user_id, moment)
+    except NotYet as error:
+        raise _refused("lies in the future") from error
+    presenter: Presenter = http.app.state.presenter
+    if not by.scopes & {Scope.USERS_ADMIN, Scope.AUDIT_PERSONAL}:  # T-25
+        views = [view._replace(client=None) for view in views]
+    sessions = await presenter.history(views, by.session_id)
+    return Json({"sessions": sessions, "as_of": then.moment, "position": str(then.position)})
+
+
+def _read(service: Service, user_id: str, moment: datetime) -> tuple[Then, list[SessionView]]:
+    now = service.clock.now()
+    with store_errors(), service.database.reading() as connection:
+        then = at_moment(connection, moment, now)
+        stream = service.keys.pseudonym(user_id)
+        return then, sessions_as_of(connection, service.mapper, stream, user_id, then, now)
+
+
+def _refused(detail: str) -> Problem:
+    return Problem("invalid-request", f"as_of: {detail}", errors=[{"parameter": "as_of", "detail": detail}])
