@@ -11,8 +11,9 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Receive, Scope, Send
 
-from api import auth, bulk_revocation, health, introspection, metrics, sessions, users
+from api import audit, auth, bulk_revocation, health, introspection, metrics, sessions, users
 from api.access_tokens import AccessTokens
+from api.audit_presenting import AuditPresenter
 from api.check import SessionCheck
 from api.cookies import SessionCookie
 from api.credentials import Credentials, Touches
@@ -66,7 +67,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         durations=durations,
         log_client=settings.store_client_details,
     )
-    for module in (sessions, auth, bulk_revocation, users, introspection, health, metrics):
+    for module in (sessions, auth, bulk_revocation, users, audit, introspection, health, metrics):
         app.router.routes.extend(module.router.routes)  # `include_router` would match each request twice
     install(app)
     complete_document(app, cookie)
@@ -137,6 +138,7 @@ async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: Se
     app.state.guesses = Guesses(settings.guess_limit, service.clock.micros, log_network=settings.store_client_details)
     app.state.touches = Touches(service.ledger)
     app.state.presenter = Presenter(service.keys, service.key_reads)
+    app.state.audit_presenter = AuditPresenter(service.keys, service.mapper)
     app.state.cursors = Cursors(service.keys.secret_for("cursors"))
     app.state.claim_key = service.keys.secret_for("idempotency")
 

@@ -84,15 +84,14 @@ _Time = Documented(anyOf=[{"format": "date"}, {"format": "date-time"}])
 _EXACT = "As RFC 3339 writes it, or a date, which is that day in UTC. Compared with `recorded_at`."
 
 
-class AuditQuestion(BaseModel):
-    """Which events; all that is given must hold. A parameter that nobody knows is refused, not overlooked."""
+class EventQuestion(BaseModel):
+    """Which events of a user, or of all; all that is given must hold. What nobody knows is refused, not overlooked."""
 
     model_config = ConfigDict(extra="forbid")
 
     event_type: Annotated[str, AfterValidator(_known), _EventType()] | None = Field(
-        None, description="One type of event."
+        None, description="One type of event.", examples=["SessionCreated"]
     )
-    user_id: UserId | None = Field(None, description="Whom they are about.", examples=["alice@example.com"])
     session_id: UUID | None = Field(
         None, description="Which session they are about.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"]
     )
@@ -106,15 +105,15 @@ class AuditQuestion(BaseModel):
         None, description=f"The last moment, itself included. {_EXACT}", examples=["2026-11-26T12:00:00Z"]
     )
 
-    def asks(self, pseudonym: Callable[[str], UUID]) -> AuditFilter:
-        """The same for the read model. Raises `invalid-request` for a start after the end."""
+    def about(self, stream: UUID | None) -> AuditFilter:
+        """The same for the read model, about one user. Raises `invalid-request` for a start after the end."""
         start = self.start_date and first_moment(self.start_date)
         end = self.end_date and last_moment(self.end_date)
         if start and end and start > end:
-            raise _refused("start_date", "lies after end_date")
+            raise refused("start_date", "lies after end_date")
         return AuditFilter(
             self.event_type,
-            pseudonym(self.user_id) if self.user_id is not None else None,
+            stream,
             self.session_id,
             self.actor,
             to_micros(start) if start else None,
@@ -122,14 +121,24 @@ class AuditQuestion(BaseModel):
         )
 
 
+class AuditQuestion(EventQuestion):
+    """The same, and the user whom they are about."""
+
+    user_id: UserId | None = Field(None, description="Whom they are about.", examples=["alice@example.com"])
+
+    def asks(self, pseudonym: Callable[[str], UUID]) -> AuditFilter:
+        """The same for the read model. Raises `invalid-request` for a start after the end."""
+        return self.about(pseudonym(self.user_id) if self.user_id is not None else None)
+
+
 def refuse_doubled(http: Request) -> None:
     """Of a parameter that comes twice, nothing says which one was meant."""
     names = [name for name, _ in http.query_params.multi_items()]
     for name in names:
         if names.count(name) > 1:
-            raise _refused(name, "occurs twice")
+            raise refused(name, "occurs twice")
 
 
-def _refused(parameter: str, detail: str) -> Problem:
+def refused(parameter: str, detail: str) -> Problem:
     fault = {"parameter": parameter, "detail": detail}
     return Problem("invalid-request", f"{parameter}: {detail}", errors=[fault])

@@ -13,6 +13,8 @@ from api.presenting import Presenter
 from api.schemas import Json
 from projections.sessions import SessionQueries
 
+NEWEST = 2**31 - 1  # no version is above
+
 Status = Literal["active", "ended", "all"]
 
 
@@ -35,13 +37,13 @@ async def sessions_of(http: Request, asked: Asked, stream: UUID, current: UUID |
     if asked.status == "active":
         return Json({"sessions": await presenter.active(await sessions.active(stream), current)})
     cursors: Cursors = state.cursors
-    before = cursors.read(stream, asked.status, asked.cursor)
+    before = cursors.read(str(stream), asked.status, asked.cursor) if asked.cursor is not None else NEWEST
     ended_only = asked.status == "ended"
     rows = await sessions.history(stream, ended_only=ended_only, before=before, limit=asked.limit + 1)
     page = rows[: asked.limit]
     answer = Json({"sessions": await presenter.history(page, current)})
     if len(rows) > asked.limit:
-        answer.headers["Link"] = _next(http, asked, cursors.after(stream, asked.status, page[-1].created_version))
+        answer.headers["Link"] = _next(http, asked, cursors.after(str(stream), asked.status, page[-1].created_version))
     return answer
 
 

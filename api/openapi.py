@@ -80,6 +80,10 @@ _NEXT_PAGE = _header(
     "The next page of the history, if there is one (RFC 8288).",
     '</api/sessions?status=all&limit=50&cursor=AAAAAAAAAAWYluU9Dpt0xdwPP38oR9C7>; rel="next"',
 )
+_NEXT_EVENTS = _header(
+    "The next page, if there is one (RFC 8288).",
+    '</api/audit?event_type=SessionCreated&cursor=AAAAAAAAAAWYluU9Dpt0xdwPP38oR9C7>; rel="next"',
+)
 _CLEARED = _header(
     "Clears the cookie that the call came with, when its session is among the ended ones.",
     "__Host-sid=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0",
@@ -96,6 +100,8 @@ HEADERS: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType(
         },
         ("list_sessions", "200"): {"Link": _NEXT_PAGE},
         ("list_user_sessions", "200"): {"Link": _NEXT_PAGE},
+        ("search_audit", "200"): {"Link": _NEXT_EVENTS},
+        ("search_user_audit", "200"): {"Link": _NEXT_EVENTS},
         ("revoke_session", "200"): {"Set-Cookie": _CLEARED},
         ("revoke_all_sessions", "200"): {"Set-Cookie": _CLEARED},
         ("sign_out", "204"): _SIGNED_OUT,

@@ -309,6 +309,68 @@ class UserState(Message):
     disabled: bool = Field(examples=[True])
 
 
+class AuditEvent(_Answer):
+    """An event of the log. Names and client details are null without the scope `audit:personal`, and once a user was
+    erased."""
+
+    id: UUID = Field(examples=["01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a10"])
+    position: int = Field(description="Its place in the log.", examples=[4711])
+    event_type: str = Field(examples=["SessionCreated"])
+    timestamp: datetime = Field(description="When it happened.", examples=["2026-11-26T10:00:00.123456Z"])
+    recorded_at: datetime = Field(
+        description="When it was recorded; never decreases along the log.", examples=["2026-11-26T10:00:00.124001Z"]
+    )
+    stream: UUID = Field(
+        description="The pseudonym of the user whom it is about.", examples=["5f0c2b7a-1093-8f0e-8f5a-7c119d3e5a1f"]
+    )
+    user_id: str | None = Field(examples=["alice@example.com"])
+    session_id: UUID | None = Field(examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"])
+    actor: str = Field(
+        description="`self`, `operator`, `user:<pseudonym>`, `key:<key id>` or `policy:<name>`.",
+        examples=["key:078088134469"],
+    )
+    actor_name: str | None = Field(description="The user's id, or the name of the key.", examples=["sign-in service"])
+    reason: str | None = Field(description="Of an end.", examples=["signed_out"])
+    ip_address: str | None = Field(description="Of a sign-in.", examples=["203.0.113.7"])
+    user_agent: str | None = Field(description="Of a sign-in.", examples=["Mozilla/5.0 (Macintosh; …"])
+    correlation_id: UUID = Field(
+        description="The request that it came of.", examples=["01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a11"]
+    )
+    causation_id: UUID | None = Field(
+        description="The event that a policy answered with it.", examples=["01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a12"]
+    )
+
+
+class _AuditAnswer(_Answer):
+    position: int = Field(description="The answer has every event of the log up to here.", examples=[4711])
+    head: int = Field(description="Where the log ended when it was made.", examples=[4711])
+
+
+class AuditPage(_AuditAnswer):
+    """A page of events, newest first."""
+
+    events: list[AuditEvent]
+
+
+class AuditEventAnswer(_AuditAnswer):
+    """One event."""
+
+    event: AuditEvent
+
+
+class EventTypeCount(_Answer):
+    """How many events of a type there are."""
+
+    event_type: str = Field(examples=["SessionCreated"])
+    count: int = Field(examples=[123])
+
+
+class AuditEventTypes(_AuditAnswer):
+    """Every type of event that the log has."""
+
+    event_types: list[EventTypeCount]
+
+
 class Health(_Answer):
     status: str = Field(examples=["ok"])
 

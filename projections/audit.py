@@ -19,7 +19,7 @@ from projections.audit_filter import AuditFilter
 from store.bulk import insert_many
 from store.clock import to_micros
 from store.recorder import Entry, tracked
-from store.schema import Id, Micros, Position
+from store.schema import Id, Micros, Position, head
 
 
 class AuditProjection:
@@ -124,9 +124,18 @@ _a = _live.audit.c
 _columns = [_a[name] for name in AuditRow._fields]
 
 
-def audit_position(connection: Connection) -> int:
-    """How far the read model is: it has every event up to here."""
-    return tracked(connection, AuditProjection.name) or 0
+class Freshness(NamedTuple):
+    """The read model has every event up to `position`; the log ends at `head`."""
+
+    position: int
+    head: int
+
+
+def freshness(connection: Connection) -> Freshness:
+    """Ask before rows are read: then they are at least as fresh."""
+    return Freshness(
+        tracked(connection, AuditProjection.name) or 0, connection.execute(select(head.c.position)).scalar_one()
+    )
 
 
 def newest(

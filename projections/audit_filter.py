@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 from uuid import UUID
 
 from store.recorder import Entry
@@ -32,7 +33,10 @@ class AuditFilter:
             and (self.end is None or entry.recorded_at <= self.end)
         )
 
+    def given(self) -> dict[str, Any]:
+        """What is asked for, by name, without personal data: a user stands in it as his stream."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
     def text(self) -> str:
-        """The same text for the same question, without personal data: a user stands in it as his stream."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        return json.dumps(given, default=str, sort_keys=True, separators=(",", ":"))
+        """The same text for the same question."""
+        return json.dumps(self.given(), default=str, sort_keys=True)

@@ -153,6 +153,16 @@ tiles = Table(
 )
 """The log's Merkle tree (`store/tree.py`). Disposable."""
 
+audit_access = Table(
+    "audit_access",
+    working,
+    Column("reader", Text, primary_key=True),
+    Column("filter", Text, primary_key=True),
+    Column("hour", Micros, primary_key=True, autoincrement=False),
+    Column("reads", Integer, nullable=False),
+)
+"""Who read the audit log, what he asked for, in which hour and how often."""
+
 CHANNEL = "session_ledger"
 """Where PostgreSQL tells that the log has grown."""
 

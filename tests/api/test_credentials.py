@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
+from projections.audit import AuditProjection
+from projections.follower import Progress
 from store.api_keys import Scope
-from tests.api.client import ADMIN, Api, Call, SignedIn, access_token, bearer, by_cookie, settled, told
+from tests.api.client import ADMIN, Api, Call, SignedIn, access_token, bearer, by_cookie, settled, told, until
 from tests.api.conftest import OpenApi
 from tests.api.corpus import (
     ALL,
@@ -47,12 +50,18 @@ OF_ADMINISTRATORS = {
     ("DELETE", "/api/users/{user_id}/sessions"): "users:admin",
     ("DELETE", "/api/users/{user_id}/sessions/{session_id}"): "users:admin",
 }
+OF_AUDITORS = {
+    ("GET", "/api/audit"): "audit:read",
+    ("GET", "/api/audit/events"): "audit:read",
+    ("GET", "/api/audit/{event_id}"): "audit:read",
+    ("GET", "/api/users/{user_id}/audit"): "audit:read",
+}
 BODIES: dict[Call, dict[str, Any]] = {
     ("POST", "/api/sessions"): {"json": {"user_id": "victim"}},
     ("POST", "/oauth2/introspect"): {"data": {"token": "x"}},
     ("POST", "/api/sessions/revoke"): {"json": {"reason": "revoke_all", "dry_run": True}},
 }
-SCOPED = {**OF_SERVICES, **OF_ADMINISTRATORS}
+SCOPED = {**OF_SERVICES, **OF_ADMINISTRATORS, **OF_AUDITORS}
 GUARDED = [*OF_USERS, *SCOPED]
 UNSAFE_OF_USERS = [call for call in OF_USERS if call[0] != "GET"]
 
@@ -60,8 +69,24 @@ UNSAFE_OF_USERS = [call for call in OF_USERS if call[0] != "GET"]
 def send(api: Api, call: Call, headers: Any, session_id: str = "x") -> httpx.Response:
     """A call as somebody would make it whose credential is good: nothing else is wrong with it."""
     method, template = call
-    path = template.format(user_id="victim", session_id=session_id)
+    path = template.format(user_id="victim", session_id=session_id, event_id=first_event(api))
     return api.request(method, path, headers, **BODIES.get(call, {}))
+
+
+def first_event(api: Api) -> UUID:
+    """The id of an event that there is, and that auditors find."""
+    [first] = api.service.recorder.select_notifications(1, 1) or [None]
+    if first is None:
+        return UUID(int=0)
+    until(lambda: audit_of(api).position > 0)
+    fact: Any = api.service.mapper.to_domain_event(first)
+    return fact.event_id
+
+
+def audit_of(api: Api) -> Progress:
+    """How far the audit read model is."""
+    [audit] = [each for each in api.service.follower.progress() if each.name == AuditProjection.name]
+    return audit
 
 
 def answers(api: Api, calls: list[Call], headers: Any) -> dict[Call, Answer]:
@@ -139,7 +164,7 @@ def test_a_secret_in_the_url_is_refused_by_every_route_though_another_is_good(ap
     settled(api)
     before = everything(api.service)
     for method, template in api.operations():
-        path = template.format(user_id="victim", session_id=alice.id)
+        path = template.format(user_id="victim", session_id=alice.id, event_id=alice.id)
         for headers in (alice.bearer, alice.by_cookie, bearer(alice.access_token()), ADMIN, {}):
             answer = api.request(method, f"{path}?{name}={alice.token}", headers)
             assert answered(answer) == IN_URL, (method, path)
@@ -151,7 +176,7 @@ def test_a_secret_in_the_url_is_refused_by_every_route_though_another_is_good(ap
 def test_a_secret_in_the_url_by_any_other_name_opens_nothing(api: Api, name: str):
     for secret in (api.sign_in().token, api.key(*Scope)[1], access_token(sub="web", scope=ALL)):
         for method, template in GUARDED:
-            path = template.format(user_id="victim", session_id="x")
+            path = template.format(user_id="victim", session_id="x", event_id="x")
             body = {"user_id": "x"} if (method, template) in OF_SERVICES else None
             answer = api.request(method, f"{path}?{name}={secret}", json=body)
             assert told(answer) == (401, "unauthenticated"), (method, path)

@@ -14,6 +14,7 @@ from api.edge import HEADERS as STANDING
 from api.errors import KINDS
 from api.openapi import HEADERS, LINKS
 from tests.api.client import ADMIN, Api, Headers, access_token, bearer, by_cookie
+from tests.api.test_credentials import first_event
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # the document is the same
 
@@ -78,7 +79,7 @@ def test_every_route_says_which_credentials_it_takes(document: dict[str, Any]):
         if name.endswith(("/healthz", "/readyz", "/metrics")):
             assert named == set(), name
         else:
-            of_services = "/users/" in name or name in OF_SERVICES
+            of_services = "/users/" in name or "/audit" in name or name in OF_SERVICES
             assert named == ({"bearer"} if of_services else set(schemes)), name
 
 
@@ -170,20 +171,28 @@ BAD: list[Any] = [
     {**by_cookie("A" * 43), **ADMIN},
     {**by_cookie("A" * 43), "Sec-Fetch-Site": "cross-site"},
 ]
-QUERIES = ["?token=x", "?status=ended", "?status=ended&limit=x", "?status=ended&cursor=x"]
+QUERIES = [
+    *("?token=x", "?status=ended", "?status=ended&limit=x", "?status=ended&cursor=x"),
+    *("?cursor=x", "?limit=1", "?page=200&limit=100", "?page=1&page=2"),
+]
 
 
 def answers_to_every_kind_of_request(api: Api) -> Iterator[tuple[str, httpx.Response]]:
     """Each route, called rightly and in every wrong way that there is."""
     for number, (method, template) in enumerate(api.operations()):
         victim = api.sign_in(f"victim-{number}")
-        name, path = f"{method} {template}", template.format(user_id=victim.user_id, session_id=victim.id)
+        name, path = (
+            f"{method} {template}",
+            template.format(user_id=victim.user_id, session_id=victim.id, event_id=victim.id),
+        )
         for good in (lambda: api.sign_in(str(uuid4())).bearer, lambda: ADMIN):
             for headers, body in BODIES:
                 yield name, api.request(method, path, {**good(), **headers}, content=body)
             for query in QUERIES:
                 yield name, api.request(method, path + query, good())
-            yield name, api.request(method, template.format(user_id="a" * 256, session_id="x"), good())
+            yield name, api.request(method, template.format(user_id="a" * 256, session_id="x", event_id="x"), good())
+        if "{event_id}" in template:
+            yield name, api.get(template.format(event_id=first_event(api)), ADMIN)
         for bad in BAD:
             yield name, api.request(method, path, bad)
     yield from answers_to_sign_ins(api)

@@ -50,6 +50,7 @@ BEYOND_A_SCHEMA = {
     "foreign-replacement": "which tokens are sessions of the user",
     "idempotency-key-reused": "what came with the key before",
     "invalid-cursor": "a cursor is opaque, and signed",
+    "page-too-deep": "the page's number times its rows",
     "body-too-large": "the bytes of a whole body",
 }
 """Valid by every schema that could be written, and refused: the kind of problem, and what no schema knows."""
@@ -58,6 +59,8 @@ BEYOND_A_PATTERN = {
     "at most 255 bytes of UTF-8 are allowed": "a schema counts characters",
     "lies in the future": "a schema has no clock",
     "goes with no other parameter": "the document describes parameters one by one",
+    "goes with no cursor": "a schema of one parameter knows no other",
+    "lies after end_date": "a schema of one parameter knows no other",
     "not a moment of the years 1 to 9999 in UTC": "the offset may lead out of the years that the text shows",
 }
 

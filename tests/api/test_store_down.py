@@ -46,7 +46,9 @@ def disk_full(api: Api) -> Iterator[None]:
 
 
 def every_call(api: Api, session_id: str, credentials: list[Headers]) -> list[tuple[str, str, Headers]]:
-    paths = [(m, path.format(user_id="alice", session_id=session_id)) for m, path in api.operations()]
+    paths = [
+        (m, path.format(user_id="alice", session_id=session_id, event_id=session_id)) for m, path in api.operations()
+    ]
     return [(method, path, headers) for method, path in paths for headers in credentials]
 
 

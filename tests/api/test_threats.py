@@ -100,7 +100,9 @@ def test_t_03_no_route_leads_one_user_to_another(api: Api):
 def call_about(api: Api, call: Call, headers: Any, user_id: str, session_id: str) -> httpx.Response:
     method, template = call
     body = {"json": {"user_id": user_id}} if call == ("POST", "/api/sessions") else {}
-    return api.request(method, template.format(user_id=user_id, session_id=session_id), headers, **body)
+    return api.request(
+        method, template.format(user_id=user_id, session_id=session_id, event_id=session_id), headers, **body
+    )
 
 
 def expected_about_another(call: Call) -> int:
@@ -349,7 +351,7 @@ def test_t_19_no_secret_is_in_any_sink_of_a_process_that_runs(start: Callable[..
 def misplaced(http: httpx.Client, secret: str) -> Iterator[httpx.Response]:
     """A secret in each place that it can be sent in."""
     for method, template in GUARDED:
-        path = template.format(user_id="nobody", session_id=secret)
+        path = template.format(user_id="nobody", session_id=secret, event_id=secret)
         for headers in ({}, bearer(secret), by_cookie(secret), {**ADMIN, **by_cookie(secret)}, {"X": secret}):
             if method != "POST" or headers == {}:
                 yield http.request(method, path, headers=headers)

@@ -143,14 +143,17 @@ def whole(database: Database) -> tuple[Any, ...]:
         )
 
 
+FOLLOWING = {"tracking", "parked", "audit", "audit_types"}
+
+
 def everything(service: Service) -> dict[str, list[Any]]:
-    """Every row of every table, of the log's database and of the keys', but for how far the policies have come."""
+    """Every row of every table, of the log's database and of the keys', but for what follows at its own time."""
     return {**_tables("log", service.database), **_tables("keys", service.keys_database)}
 
 
 def _tables(of: str, database: Database) -> dict[str, list[Any]]:
     with database.reading() as connection:
-        names = {*inspect(connection).get_table_names()} - {"tracking"}
+        names = {*inspect(connection).get_table_names()} - FOLLOWING
         return {f"{of}.{name}": sorted(map(repr, connection.execute(text(f"SELECT * FROM {name}")))) for name in names}
 
 
