@@ -371,6 +371,14 @@ class AuditEventTypes(_AuditAnswer):
     event_types: list[EventTypeCount]
 
 
+class ErasedUser(Message):
+    """The user is forgotten, and refused for ever."""
+
+    message: str = Field(examples=["User erased"])
+    user_id: str = Field(examples=["alice@example.com"])
+    erased: bool = Field(examples=[True])
+
+
 class Health(_Answer):
     status: str = Field(examples=["ok"])
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from domain.errors import OutcomeUnknown, StoreUnavailable
 from domain.ledger import Recorded, SessionLedger
 from domain.policies import (
+    DestroyKeyOnUserErased,
     EndSessionsOnSessionsInvalidated,
     EndSessionsOnTimeout,
     Policy,
@@ -23,6 +24,7 @@ from domain.policies import (
 )
 from domain.session import Limits
 from projections.audit import AuditProjection
+from projections.erasures import erased_streams
 from projections.follower import Follower
 from projections.sealer import Sealer
 from projections.sessions import SessionQueries, SessionsProjection, read_invalidations
@@ -30,6 +32,7 @@ from projections.sweeper import Sweeper
 from store.clock import Clock
 from store.database import Database
 from store.deciding import Decider
+from store.erasure import Erasure
 from store.keys import KeyStore
 from store.long_reads import LongReads
 from store.reads import Reads
@@ -75,6 +78,8 @@ class Service:
         _create_tables(self.database, stores.owner_url)
         self.keys = KeyStore(self.keys_database, stores.master_key_file)
         self.keys.bind(self.database)
+        self.erasure = Erasure(self.database, self.keys)
+        self._erase_again()
         self.mapper = SealingMapper(self.keys)
         self.clock = clock or Clock(not_before=last_recorded_at(self.database))
         self.factory = Factory(database=self.database, clock=self.clock, mapper=self.mapper)
@@ -92,6 +97,7 @@ class Service:
             RevokeSessionsOnUserDisabled(self.ledger),
             self.revoke_on_request,
             EndSessionsOnSessionsInvalidated(lambda: self.sweeper.wake()),
+            DestroyKeyOnUserErased(self.erasure.carry_out),
         ]
         self.follower = Follower(self.recorder, self.mapper, policies, self.clock, [AuditProjection()])
         rule = EndSessionsOnTimeout(self.ledger)
@@ -103,6 +109,14 @@ class Service:
         self.key_reads = Reads(self.keys_database)
         self.sessions = SessionQueries(self.reads, self.clock)
         self.long_reads = LongReads(self.database)
+
+    def _erase_again(self) -> None:
+        """Before anything is served, destroy the keys of erased users that a restored backup has brought back."""
+        revived = self.keys.without_tombstone(erased_streams(self.database))
+        if revived:
+            logger.warning("erased users still had keys", extra={"fields": {"users": len(revived)}})
+        for stream in revived:
+            self.erasure.carry_out(stream)
 
     def start(self) -> None:
         self.follower.start()

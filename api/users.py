@@ -1,5 +1,6 @@
-"""What an administrator does to a user: see his sessions, end them, disable him, enable him."""
+"""What an administrator does to a user: see his sessions, end them, disable him, enable him, forget him."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -12,7 +13,7 @@ from api.credentials import Authorized, Needs, insufficient
 from api.errors import problem_responses
 from api.listing import sessions_of
 from api.openapi import BEARER, USER_PROBLEMS, WRITING, operation_id
-from api.schemas import Json, Message, RevokedSessions, SessionList, UserId, UserState
+from api.schemas import ErasedUser, Json, Message, RevokedSessions, SessionList, UserId, UserState
 from api.service import durable
 from api.sessions import SessionId, owned_session
 from domain.events import EndReason
@@ -25,7 +26,14 @@ class _UserId(PathConvertor):
     regex = "(?s:.*)"
 
 
+class _ErasableId(PathConvertor):
+    """The rest of the path, unless it may be a slip in another call's path: `alice/sessions/`, `alice/`."""
+
+    regex = "(?is:(?!(?:.*/)?(?:sessions|audit|disable|enable)(?:/|$)).*[^/])"
+
+
 register_url_convertor("user_id", _UserId())
+register_url_convertor("erasable_id", _ErasableId())
 
 router = APIRouter(
     prefix="/api/users", tags=["users"], route_class=StrictRoute, generate_unique_id_function=operation_id
@@ -92,3 +100,16 @@ async def revoke_user_session(http: HttpRequest, user_id: Id, session_id: Sessio
     )
     await durable(revoking)
     return Message(message="Session revoked")
+
+
+@router.delete("/{user_id:erasable_id}", summary="Erase a user", **_documented(*WRITING, "user-erased"))
+async def erase_user(http: HttpRequest, user_id: Id, by: Admin) -> ErasedUser:
+    """Forget the user for good: his sessions end, his key is destroyed, and he is never let in again.
+
+    It is done when this answers; repeating it changes nothing. A user who is unknown here is refused from then on, too.
+    An id that reads like the path of another call (`alice/sessions/`) is erased by `./scripts/ledger erase-user` only.
+    """
+    service = http.app.state.service
+    await durable(service.ledger.erase_user(user_id, await by.command()))
+    await asyncio.to_thread(service.erasure.carry_out, service.keys.pseudonym(user_id))
+    return ErasedUser(message="User erased", user_id=user_id, erased=True)

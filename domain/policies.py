@@ -9,7 +9,14 @@ from uuid import UUID
 
 from eventsourcing.domain import DomainEventProtocol
 
-from domain.events import EndReason, Fact, SessionRevocationRequested, SessionsInvalidatedBefore, UserDisabled
+from domain.events import (
+    EndReason,
+    Fact,
+    SessionRevocationRequested,
+    SessionsInvalidatedBefore,
+    UserDisabled,
+    UserErased,
+)
 from domain.ledger import Recorded, Request, SessionLedger
 from domain.user import DISABLED, EXPIRY, INVALIDATED
 
@@ -76,6 +83,20 @@ class EndSessionsOnSessionsInvalidated:
 
     def handle(self, fact: DomainEventProtocol[UUID]) -> "Future[Any]":
         self._record_ends()
+        return _when_all([])
+
+
+class DestroyKeyOnUserErased:
+    """When a user is erased, destroy his key, and whatever beside the log names him; again, until it is done."""
+
+    name: str = "destroy-key-on-user-erased"
+    topics: tuple[str, ...] = (UserErased.TOPIC,)
+
+    def __init__(self, destroy: Callable[[UUID], None]) -> None:
+        self._destroy = destroy
+
+    def handle(self, fact: DomainEventProtocol[UUID]) -> "Future[Any]":
+        self._destroy(fact.originator_id)
         return _when_all([])
 
 

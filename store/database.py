@@ -1,8 +1,9 @@
 """One database, SQLite or PostgreSQL: its connections, and what each must promise before it is used."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from domain.errors import StoreUnavailable
 BUSY_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_S = 3
+CUT_OFF_MS = 100
 
 sqlite3.register_adapter(UUID, lambda value: value.bytes)
 sqlite3.register_converter("UUID", lambda value: UUID(bytes=value))
@@ -80,6 +82,24 @@ class Database:
         """Drop pooled connections, which a restart of the database has made useless."""
         self._writer.dispose()
         self._reader.dispose()
+
+    def forget_deleted(self) -> None:
+        """Leave nothing in the files of SQLite of what was deleted; on PostgreSQL it takes a VACUUM, and more.
+
+        SQLite overwrites what is deleted (`secure_delete`), but its write-ahead log has the pages as they were before
+        until it is cut off. Readers who are at work are waited for, without holding writers up for long.
+        """
+        if not self.is_sqlite:
+            return
+        give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        with closing(_connect_sqlite(f"file:{_uri(self.path)}?mode=rw")) as connection:
+            connection.execute(f"PRAGMA busy_timeout = {CUT_OFF_MS}")
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > give_up:
+                    raise StoreUnavailable(
+                        f"Somebody reads {self.path} for long: what was deleted is still in its WAL."
+                    )
+                time.sleep(CUT_OFF_MS / 1000)
 
     def close(self) -> None:
         self.discard_connections()
@@ -165,15 +185,17 @@ def _connect_sqlite(uri: str) -> sqlite3.Connection:
     if "mode=ro" not in uri:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
         _require(connection, "journal_mode", "wal")
         _require(connection, "synchronous", 2)
+        _require(connection, "secure_delete", 1)
     return connection
 
 
 def _require(connection: sqlite3.Connection, pragma: str, wanted: Any) -> None:
     value = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
     if value != wanted:
-        raise StoreUnavailable(f"SQLite runs with {pragma} = {value}; {wanted} is needed for a commit to be durable.")
+        raise StoreUnavailable(f"SQLite runs with {pragma} = {value}; {wanted} is needed.")
 
 
 # Seconds after which PostgreSQL, or the way to it, counts as down. A held append lock is a write that cannot be made.

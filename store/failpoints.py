@@ -19,6 +19,10 @@ class Failpoint(StrEnum):
     AFTER_KEY_COMMIT = "after-key-commit"
     BEFORE_TRACKING = "before-tracking"
     AFTER_SIGNING = "after-signing"
+    AFTER_TOMBSTONE = "after-tombstone"
+    AFTER_KEY_DESTROYED = "after-key-destroyed"
+    AFTER_PURGE = "after-purge"
+    AFTER_PURGE_DESTROYED = "after-purge-destroyed"
 
 
 _passes: dict[Failpoint, int] = {}

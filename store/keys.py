@@ -28,6 +28,7 @@ from store.schema import Id, bindings, head, one_creator_at_a_time
 from store.sealing import SealBroken, seal, unseal
 
 KEY_BYTES = 32
+LOOKED_UP_AT_ONCE = 256
 
 metadata = MetaData()
 
@@ -141,6 +142,27 @@ class KeyStore:
     def unwrap(self, rows: Iterable[Any]) -> dict[UUID, bytes]:
         """Open rows of `stream_keys_query`."""
         return {stream: unseal(self._master, wrapped, stream.bytes) for stream, wrapped in rows if wrapped}
+
+    def erase(self, stream: UUID) -> None:
+        """Put a tombstone in the place of the user's key, also where he never had one: none is made any more."""
+        insert_into = insert_sqlite if self.database.is_sqlite else insert_postgresql
+        tombstone = insert_into(user_keys).values(stream=stream, wrapped=None)
+        with store_errors(), self.database.transaction() as connection:
+            connection.execute(
+                tombstone.on_conflict_do_update(index_elements=[user_keys.c.stream], set_={"wrapped": None})
+            )
+
+    def without_tombstone(self, streams: Sequence[UUID]) -> list[UUID]:
+        """Those of these users who have no tombstone: a restored backup has lost it, or it was not put there yet."""
+        left = dict.fromkeys(streams)
+        for start in range(0, len(streams), LOOKED_UP_AT_ONCE):
+            wanted = padded("s", streams[start : start + LOOKED_UP_AT_ONCE])
+            sql, _ = stream_keys_query(len(wanted)).sql(for_sqlite=self.database.is_sqlite)
+            with store_errors(), self.database.reading() as connection:
+                for stream, wrapped in connection.exec_driver_sql(sql, wanted):
+                    if wrapped is None:
+                        left.pop(stream, None)
+        return list(left)
 
     def _create(self, streams: Sequence[UUID]) -> None:
         rows = [{"stream": s, "wrapped": seal(self._master, os.urandom(KEY_BYTES), s.bytes)} for s in streams]

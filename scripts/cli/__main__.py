@@ -8,6 +8,7 @@ import typer
 
 from scripts.cli import keys, rebuild
 from scripts.cli.as_of import as_of
+from scripts.cli.erase_user import erase_user
 from scripts.cli.opening import CANNOT_READ_OR_WRITE
 from scripts.cli.replay import replay
 
@@ -18,6 +19,7 @@ app = typer.Typer(
     help="Operate and audit the session ledger.",
 )
 app.add_typer(keys.app, name="keys")
+app.command("erase-user")(erase_user)
 app.command("replay")(replay)
 app.command("rebuild")(rebuild.command)
 app.command("as-of")(as_of)

@@ -42,10 +42,14 @@ OF_USERS = [
     ("GET", "/api/auth/session"),
 ]
 OF_SERVICES = {("POST", "/api/sessions"): "sessions:create", ("POST", "/oauth2/introspect"): "tokens:introspect"}
+ERASE = ("DELETE", "/api/users/{user_id}")
+"""Of somebody who is asked nothing else."""
+
 OF_ADMINISTRATORS = {
     ("POST", "/api/sessions/revoke"): "users:admin",
     ("POST", "/api/users/{user_id}/disable"): "users:admin",
     ("POST", "/api/users/{user_id}/enable"): "users:admin",
+    ERASE: "users:admin",
     ("GET", "/api/users/{user_id}/sessions"): "users:admin",
     ("DELETE", "/api/users/{user_id}/sessions"): "users:admin",
     ("DELETE", "/api/users/{user_id}/sessions/{session_id}"): "users:admin",
@@ -70,6 +74,7 @@ def send(api: Api, call: Call, headers: Any, session_id: str = "x") -> httpx.Res
     """A call as somebody would make it whose credential is good: nothing else is wrong with it."""
     method, template = call
     path = template.format(user_id="victim", session_id=session_id, event_id=first_event(api))
+    path = template.format(user_id="leaver" if call == ERASE else "victim", session_id=session_id)
     return api.request(method, path, headers, **BODIES.get(call, {}))
 
 

@@ -55,10 +55,11 @@ def driver(service: Service) -> Iterator[Driver]:
 
 def _running(settings: dict[str, str]) -> Ledger:
     def run(
-        *arguments: str, stdout: int | IO[str] = subprocess.PIPE, **more: str
+        *arguments: str, stdin: int | IO[str] | None = None, stdout: int | IO[str] = subprocess.PIPE, **more: str
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [ROOT / "scripts" / "ledger", *arguments],
+            stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
             env=os.environ | settings | more,
