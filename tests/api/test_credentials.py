@@ -73,8 +73,8 @@ UNSAFE_OF_USERS = [call for call in OF_USERS if call[0] != "GET"]
 def send(api: Api, call: Call, headers: Any, session_id: str = "x") -> httpx.Response:
     """A call as somebody would make it whose credential is good: nothing else is wrong with it."""
     method, template = call
-    path = template.format(user_id="victim", session_id=session_id, event_id=first_event(api))
-    path = template.format(user_id="leaver" if call == ERASE else "victim", session_id=session_id)
+    user_id = "leaver" if call == ERASE else "victim"
+    path = template.format(user_id=user_id, session_id=session_id, event_id=first_event(api))
     return api.request(method, path, headers, **BODIES.get(call, {}))
 
 
