@@ -11,9 +11,10 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Receive, Scope, Send
 
-from api import audit, auth, bulk_revocation, health, introspection, metrics, sessions, users
+from api import audit, audit_stream, auth, bulk_revocation, health, introspection, metrics, sessions, users
 from api.access_tokens import AccessTokens
 from api.audit_presenting import AuditPresenter
+from api.audit_streams import AuditStreams
 from api.check import SessionCheck
 from api.cookies import SessionCookie
 from api.credentials import Credentials, Touches
@@ -42,6 +43,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = open_service(settings, clock)
+        streams = app.state.audit_streams = AuditStreams(service.long_reads)
         try:
             await _attach(app, service, settings, cookie)
             app.state.metrics = metrics.registry_of(service, durations)
@@ -49,6 +51,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
             yield
         finally:
             try:
+                streams.close()
                 await service.reads.close()
                 await service.key_reads.close()
             finally:
@@ -67,7 +70,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         durations=durations,
         log_client=settings.store_client_details,
     )
-    for module in (sessions, auth, bulk_revocation, users, audit, introspection, health, metrics):
+    for module in (sessions, auth, bulk_revocation, users, audit_stream, audit, introspection, health, metrics):
         app.router.routes.extend(module.router.routes)  # `include_router` would match each request twice
     install(app)
     complete_document(app, cookie)

@@ -55,6 +55,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "invalid-credentials-form": Kind(400, "The credentials are malformed"),
         "two-credentials": Kind(400, "More than one credential"),
         "invalid-cursor": Kind(400, "The cursor is not one of ours"),
+        "unknown-event": Kind(400, "The event to resume from is unknown"),
         "page-too-deep": Kind(400, "The page is too deep"),
         "unauthenticated": Kind(401, "Sign-in required"),
         "invalid-credential": Kind(401, "The credential is not valid"),

@@ -104,6 +104,7 @@ HEADERS: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType(
         ("list_user_sessions", "200"): {"Link": _NEXT_PAGE},
         ("search_audit", "200"): {"Link": _NEXT_EVENTS},
         ("search_user_audit", "200"): {"Link": _NEXT_EVENTS},
+        ("stream_audit", "200"): {"X-Accel-Buffering": _header("For a proxy: pass on what comes at once.", "no")},
         ("revoke_session", "200"): {"Set-Cookie": _CLEARED},
         ("revoke_all_sessions", "200"): {"Set-Cookie": _CLEARED},
         ("sign_out", "204"): _SIGNED_OUT,

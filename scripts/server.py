@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvicorn
 
@@ -46,7 +46,16 @@ def main() -> None:
     collect_garbage_rarely()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again once all is closed
     with suppress(KeyboardInterrupt):
-        PunctualServer(config).run(sockets=[listening])
+        LedgerServer(config).run(sockets=[listening])
+
+
+class LedgerServer(PunctualServer):
+    """Waits at the end for answers that end; the streams, which would not, are ended first."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        application: Any = self.config.app
+        application.state.audit_streams.close()
+        await super().shutdown(sockets)
 
 
 def collect_garbage_rarely() -> None:

@@ -17,8 +17,12 @@ def open_api(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator
     """Starts applications on one database with the test's clock, as often as a test likes; ends them all."""
     with ExitStack() as stack:
 
-        def open_one(peer: str = "192.0.2.7", **settings: Any) -> Api:
-            return stack.enter_context(running(settings_of(database, tmp_path, **settings), clock, peer))
+        def open_one(peer: str = "192.0.2.7", *, streams: bool = False, **settings: Any) -> Api:
+            """Its streams end at once unless a test wants them: most would wait for the whole of an answer."""
+            api = stack.enter_context(running(settings_of(database, tmp_path, **settings), clock, peer))
+            if not streams:
+                api.app.state.audit_streams.close()
+            return api
 
         yield open_one
 

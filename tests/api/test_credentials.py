@@ -57,6 +57,7 @@ OF_ADMINISTRATORS = {
 OF_AUDITORS = {
     ("GET", "/api/audit"): "audit:read",
     ("GET", "/api/audit/events"): "audit:read",
+    ("GET", "/api/audit/stream"): "audit:read",
     ("GET", "/api/audit/{event_id}"): "audit:read",
     ("GET", "/api/users/{user_id}/audit"): "audit:read",
 }

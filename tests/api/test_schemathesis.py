@@ -50,6 +50,7 @@ BEYOND_A_SCHEMA = {
     "foreign-replacement": "which tokens are sessions of the user",
     "idempotency-key-reused": "what came with the key before",
     "invalid-cursor": "a cursor is opaque, and signed",
+    "unknown-event": "which events the log has",
     "page-too-deep": "the page's number times its rows",
     "body-too-large": "the bytes of a whole body",
 }

@@ -1,5 +1,6 @@
 """The process that a person starts: from an empty directory to a clean end (F-24, T-08, T-09)."""
 
+import itertools
 import json
 import os
 import re
@@ -238,3 +239,15 @@ def test_the_demo_prints_credentials_that_work(start: Start, tmp_path: Path):
         "Safari on iPhone",
     ]
     assert server.http.get("/api/users/bob@example.com/sessions", headers={"Authorization": key}).status_code == 200
+
+
+def test_it_ends_though_somebody_listens_and_his_answer_is_whole(start: Start):
+    server = start()
+    with server.http.stream("GET", "/api/audit/stream", headers=ADMIN) as listening:
+        lines = listening.iter_lines()
+        assert next(lines).startswith("retry: ")
+        server.sign_in()
+        [first] = [line for line in itertools.islice(lines, 5) if line.startswith("data: ")][:1]
+        assert json.loads(first.removeprefix("data: "))["event_type"] == "UserEnrolled"
+        assert server.end(signal.SIGTERM) == 0
+        assert "SessionCreated" in "".join(lines)

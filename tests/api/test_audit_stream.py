@@ -1,0 +1,225 @@
+"""Server-Sent Events: complete, in order, resumable, and over when they must be."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from api import audit_stream, audit_streams
+from store.api_keys import Scope, revoke_key
+from store.audit_access import accesses
+from tests.api.client import ADMIN, Api, Headers, bearer, settled, told, until
+from tests.api.conftest import OpenApi
+
+Event = dict[str, Any]
+Listen = Callable[..., "Listener"]
+
+
+@pytest.fixture
+def api(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """Its streams look at credentials all the time."""
+    monkeypatch.setattr(audit_stream, "CHECK_S", 0.05)
+    monkeypatch.setattr(audit_streams, "POLL_S", 0.02)
+    return open_api(streams=True)
+
+
+class Listener:
+    """Somebody who has asked for the stream, and keeps what comes."""
+
+    def __init__(self, api: Api, headers: Headers, query: dict[str, str]) -> None:
+        self._api = api
+        self.body = b""
+        self.status: int | None = None
+        self._gone = api.ask(_event)
+        fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
+            "scheme": "https", "path": "/api/audit/stream", "raw_path": b"/api/audit/stream", "headers": fields,
+            "query_string": urlencode(query).encode(), "server": ("ledger.example", 443), "client": ("192.0.2.7", 1),
+        }  # fmt: skip
+        self._asked = False
+        self.answering = api._portal.start_task_soon(api.app, scope, self._receive, self._send)
+        until(lambda: self.status is not None)
+
+    async def _receive(self) -> Any:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        self.status = message.get("status", self.status)
+        self.body += message.get("body", b"")
+
+    @property
+    def events(self) -> list[Event]:
+        blocks = self.body.decode().split("\n\n")
+        found = [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks if "data: " in block]
+        events = [json.loads(fields["data"]) for fields in found]
+        assert [fields["id"] for fields in found] == [event["id"] for event in events]
+        return events
+
+    @property
+    def is_over(self) -> bool:
+        return self.answering.done()
+
+    def hang_up(self) -> None:
+        async def go() -> None:
+            self._gone.set()
+
+        self._api.ask(go)
+
+
+async def _event() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+def listen(api: Api) -> Iterator[Listen]:
+    listeners: list[Listener] = []
+
+    def begin(headers: Headers = ADMIN, **query: str) -> Listener:
+        listeners.append(Listener(api, headers, query))
+        return listeners[-1]
+
+    yield begin
+    for listener in listeners:
+        listener.hang_up()
+        listener.answering.result(20)
+
+
+def log(api: Api, query: str = "limit=100") -> list[Event]:
+    """What a search says, in the order of the log."""
+    settled(api)
+    return api.get(f"/api/audit?{query}", ADMIN).json()["events"][::-1]
+
+
+def test_events_come_as_they_are_recorded_and_none_from_before(api: Api, listen: Listen):
+    api.sign_in("alice")
+    before = log(api)
+    listener = listen()
+    api.sign_in("bob")
+    api.post("/api/users/bob/disable", ADMIN)
+    after = log(api)[len(before) :]
+    until(lambda: len(listener.events) == len(after))
+    assert listener.events == after
+
+
+def test_who_comes_again_with_the_last_event_misses_none_and_gets_none_twice(
+    api: Api, listen: Listen, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(audit_stream, "BATCH", 3)
+    for _ in range(5):
+        api.sign_in()
+    whole = log(api)
+    for place, event in enumerate(whole):
+        listener = listen({**ADMIN, "Last-Event-ID": event["id"]})
+        until(lambda: len(listener.events) == len(whole) - place - 1)  # noqa: B023
+        assert listener.events == whole[place + 1 :]
+
+
+def test_with_a_start_the_past_comes_first(api: Api, listen: Listen):
+    api.sign_in("alice")
+    api.clock.advance(86_400)
+    api.sign_in("bob")
+    today = log(api, "limit=100&start_date=2026-11-24")
+    listener = listen(start_date="2026-11-24")
+    until(lambda: len(listener.events) == len(today))
+    assert listener.events == today != log(api)
+
+
+def test_only_what_fits_comes(api: Api, listen: Listen):
+    listener = listen(user_id="alice", event_type="SessionCreated")
+    for user in ("alice", "bob", "alice"):
+        api.sign_in(user)
+    wanted = log(api, "user_id=alice&event_type=SessionCreated")
+    until(lambda: len(listener.events) == 2)
+    assert listener.events == wanted
+
+
+def test_many_writers_and_listeners_none_misses_anything(api: Api, listen: Listen):
+    listeners = [listen() for _ in range(5)]
+    for _ in range(10):
+        api.at_once([("POST", f"/api/users/user-{uuid4()}/disable", ADMIN) for _ in range(10)])
+    whole = [event["id"] for event in paged(api)]
+    for listener in listeners:
+        until(lambda: len(listener.events) == len(whole))  # noqa: B023
+        assert [event["id"] for event in listener.events] == whole
+
+
+def paged(api: Api) -> list[Event]:
+    settled(api)
+    pages = [api.get(f"/api/audit?limit=100&page={page}", ADMIN).json()["events"] for page in range(1, 5)]
+    return [event for page in pages for event in page][::-1]
+
+
+def test_who_may_not_see_people_is_not_told_of_them(api: Api, listen: Listen):
+    listener = listen(bearer(api.key(Scope.AUDIT_READ)[1]))
+    api.sign_in("alice@example.com", ip_address="203.0.113.7")
+    until(lambda: len(listener.events) == 2)
+    assert b"alice@example.com" not in listener.body and b"203.0.113.7" not in listener.body
+
+
+@pytest.mark.parametrize("event_id", ["x", "", str(uuid4())])
+def test_an_unknown_last_event_is_an_error(api: Api, event_id: str):
+    assert told(api.get("/api/audit/stream", {**ADMIN, "Last-Event-ID": event_id})) == (400, "unknown-event")
+
+
+def test_silence_is_broken_by_comments(api: Api, listen: Listen, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(audit_stream, "HEARTBEAT_S", 0.1)
+    listener = listen()
+    until(lambda: listener.body.count(b":\n\n") > 2)
+    assert listener.events == []
+
+
+def test_a_revoked_key_ends_the_stream(api: Api, listen: Listen):
+    key, secret = api.key(Scope.AUDIT_READ)
+    listener, other = listen(bearer(secret)), listen()
+    revoke_key(api.service.database, key.key_id, api.clock.micros())
+    until(lambda: listener.is_over)
+    assert not other.is_over
+
+
+def test_streams_are_bounded_and_who_hangs_up_makes_room(api: Api, listen: Listen, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(audit_streams, "MOST", 2)
+    first, _ = listen(), listen()
+    assert told(api.get("/api/audit/stream", ADMIN)) == (503, "busy")
+    first.hang_up()
+    until(lambda: first.is_over)
+    assert listen().status == 200
+
+
+def test_all_end_when_the_application_does(api: Api, listen: Listen):
+    listeners = [listen() for _ in range(3)]
+
+    async def close() -> None:
+        api.app.state.audit_streams.close()
+
+    api.ask(close)
+    until(lambda: all(listener.is_over for listener in listeners))
+    assert [listener.answering.result() for listener in listeners] == [None, None, None]
+
+
+def test_who_listens_is_recorded_once_an_hour(api: Api, listen: Listen):
+    listen(user_id="alice")
+
+    def recorded() -> list[tuple[str, int]]:
+        with api.service.database.reading() as connection:
+            return [(json.loads(row.filter)["call"], row.reads) for row in accesses(connection)]
+
+    assert recorded() == [("stream", 1)]
+    api.clock.advance(3_600)
+    until(lambda: len(recorded()) == 2)
+    assert recorded() == [("stream", 1), ("stream", 1)]
+
+
+def test_who_cannot_be_recorded_hears_nothing(api: Api):
+    with api.service.database.transaction() as connection:
+        connection.execute(text("DROP TABLE audit_access"))
+    assert told(api.get("/api/audit/stream", ADMIN)) == (503, "store-unavailable")
