@@ -7,12 +7,13 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from domain.events import ClientDetails, Sealed, SessionCreated
+from projections.api_keys import api_keys
 from projections.audit import AuditRow
 from projections.places import entries
 from store.clock import from_micros
 from store.keys import KeyStore
 from store.log import Record
-from store.schema import api_keys, events, identities
+from store.schema import events, identities
 from store.sealing import SealingMapper, unseal_client
 
 NOTHING = ClientDetails(None, None)

@@ -19,8 +19,9 @@ from api.errors import Problem
 from api.guesses import UnknownCredential
 from api.service import durable
 from domain.ledger import Request, SessionLedger
+from projections.api_keys import ApiKeys
 from projections.sessions import SessionQueries, SessionView
-from store.api_keys import PREFIX, ApiKeys, Scope, digest
+from store.api_keys import PREFIX, Scope, digest
 from store.reads import Reads
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}

@@ -23,6 +23,7 @@ from domain.policies import (
     RevokeSessionsOnUserDisabled,
 )
 from domain.session import Limits
+from projections.api_keys import ApiKeysProjection, adopt_keys
 from projections.audit import AuditProjection
 from projections.erasures import erased_streams
 from projections.follower import Follower
@@ -41,7 +42,7 @@ from store.schema import create_log, create_working, owns_log
 from store.sealing import SealingMapper
 from store.signing import signing_key_of
 from store.snapshots import Snapshotter
-from store.writer import BatchWriter
+from store.writer import BatchWriter, InlineProjection
 
 T = TypeVar("T")
 
@@ -87,7 +88,8 @@ class Service:
         self.recorder = self.factory.application_recorder()
         self.snapshotter = Snapshotter(self.factory.aggregate_recorder("snapshots"), self.mapper)
         decider = Decider(self.database, self.mapper, self.keys, self.clock, new_id)
-        inline = [SessionsProjection()]
+        adopt_keys(self.recorder, self.mapper, self.clock.micros(), new_id)
+        inline: list[InlineProjection] = [SessionsProjection(), ApiKeysProjection()]
         self.writer = BatchWriter(
             decider, self.recorder, self.mapper, inline, self.snapshotter, self.clock, read_invalidations
         )
@@ -152,7 +154,7 @@ def _create_tables(database: Database, owner_url: str | None) -> None:
         with database.transaction() as connection:
             create_log(connection)
             create_working(connection)
-            for projection in (SessionsProjection(), AuditProjection()):
+            for projection in (SessionsProjection(), ApiKeysProjection(), AuditProjection()):
                 projection.create_tables(connection)
             _check_ownership(connection, owner_url)
     except DBAPIError as error:

@@ -124,3 +124,20 @@ class SessionRevocationRequested(Fact, AggregateCreated):
     users: tuple[UUID, ...]
     before: datetime
     reason: EndReason
+
+
+class ApiKeyCreated(Fact, AggregateCreated):
+    """A service or an administrator got a key. `name` is for people; `digest` is SHA-256 of the secret."""
+
+    TOPIC = "ApiKeyCreated"
+    key_id: str
+    name: str
+    scopes: tuple[str, ...]
+    digest: bytes
+
+
+class ApiKeyRevoked(Fact):
+    """The key opens nothing from here on."""
+
+    TOPIC = "ApiKeyRevoked"
+    key_id: str

@@ -12,6 +12,7 @@ from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment, EnvType
 
 from domain.aggregate import Acting, Context
+from domain.api_keys import ApiKey, NewApiKey, stream_of
 from domain.bulk_revocation import BulkRevocation, GlobalSignOut
 from domain.events import EndReason
 from domain.session import Limits, Session
@@ -194,6 +195,22 @@ class SessionLedger(Application[UUID]):
     def end_expired_sessions(self, stream: UUID, request: Request) -> "Future[Recorded[int]]":
         """Record the end of the sessions that time has ended; how many."""
         return self._to_known(stream, request, 0, User.settle)
+
+    def create_api_key(self, key: NewApiKey, request: Request) -> "Future[Recorded[datetime]]":
+        """Let whoever has the key's secret in; when this was decided."""
+
+        def decide(_: None, context: Context) -> tuple[ApiKey, datetime]:
+            return ApiKey.create(key, context), context.now
+
+        return self._writer.submit(Command(stream_of(key.key_id), decide, request))
+
+    def revoke_api_key(self, key_id: str, request: Request) -> "Future[Recorded[bool]]":
+        """Refuse the key from the commit on; False when it is unknown or was revoked before."""
+
+        def decide(key: ApiKey | None, context: Context) -> tuple[ApiKey | None, bool]:
+            return key, key.revoke() if key else False
+
+        return self._writer.submit(Command(stream_of(key_id), decide, request))
 
     def _to_known(
         self, stream: UUID, request: Request, otherwise: T, act: Callable[[User], T]

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from domain.events import UserEnrolled
-from store.api_keys import list_keys
+from projections.api_keys import list_keys
 from store.database import Database
 from store.keys import KeyStore
 from store.log import Record

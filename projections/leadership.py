@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+from contextlib import suppress
 from typing import Protocol
 
 import psycopg
@@ -76,5 +77,7 @@ class AdvisoryLeadership:
 
     def release(self) -> None:
         if self._connection is not None:
+            with suppress(psycopg.Error):  # the server notices a closed connection only a moment later
+                self._connection.execute("SELECT pg_advisory_unlock_all()")
             self._connection.close()
             self._connection = None

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, inspect, select, update
 from sqlalchemy.exc import OperationalError
 
 from domain.errors import StoreUnavailable
+from projections.api_keys import ApiKeysProjection
 from projections.comparing import Difference, count_differing, differing_rows, shape_difference
 from projections.leadership import leadership
 from projections.sessions import SessionsProjection
@@ -25,7 +26,7 @@ from store.recorder import Append, tracked
 from store.schema import head as log_head
 from store.schema import tracking
 
-PROJECTIONS: dict[str, type[Projection]] = {"sessions": SessionsProjection}
+PROJECTIONS: dict[str, type[Projection]] = {"sessions": SessionsProjection, "api_keys": ApiKeysProjection}
 """Every read model that can be rebuilt, by the name that an operator calls it by."""
 
 NAMED = 10

@@ -13,7 +13,8 @@ from api.settings import Settings
 from domain.events import ClientDetails
 from domain.ledger import Request
 from domain.user import SignIn
-from store.api_keys import Scope, create_key, digest, list_keys, revoke_key
+from projections.api_keys import OPERATOR, list_keys
+from store.api_keys import Scope, create_key, digest, revoke_key
 
 KEY_NAME = "demo"
 MAC = (
@@ -61,8 +62,8 @@ def prepare(settings: Settings, url: str) -> None:
 def _fresh_key(service: Service) -> tuple[str, str]:
     for key in list_keys(service.database):
         if key.name == KEY_NAME and key.revoked_at is None:
-            revoke_key(service.database, key.key_id, service.clock.micros())
-    key, secret = create_key(service.database, KEY_NAME, list(Scope), service.clock.micros())
+            revoke_key(service.ledger, key.key_id, Request(OPERATOR, new_uuid7()))
+    key, secret = create_key(service.ledger, KEY_NAME, list(Scope), Request(OPERATOR, new_uuid7()))
     return key.key_id, secret
 
 

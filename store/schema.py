@@ -123,17 +123,6 @@ idempotency = Table(
     Index("idempotency_created", "created_at"),
 )
 
-api_keys = Table(
-    "api_keys",
-    working,
-    Column("key_id", Text, primary_key=True),
-    Column("digest", LargeBinary, nullable=False, unique=True),
-    Column("name", Text, nullable=False),
-    Column("scopes", Text, nullable=False),
-    Column("created_at", Micros, nullable=False),
-    Column("revoked_at", Micros),
-)
-
 checkpoints = Table(
     "checkpoints",
     working,

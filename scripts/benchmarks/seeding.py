@@ -15,6 +15,7 @@ from api.settings import load_settings
 from domain.events import ClientDetails
 from domain.ledger import Request
 from domain.user import SignIn
+from projections.api_keys import OPERATOR
 from scripts.benchmarks.databases import Place
 from scripts.demo import MAC
 from store.api_keys import Scope, create_key, digest
@@ -64,4 +65,4 @@ def seed(service: Service, users: int, sessions_each: int) -> list[SignedIn]:
 
 
 def api_key(service: Service) -> str:
-    return create_key(service.database, f"bench {os.getpid()}", list(Scope), service.clock.micros())[1]
+    return create_key(service.ledger, f"bench {os.getpid()}", list(Scope), Request(OPERATOR, new_uuid7()))[1]

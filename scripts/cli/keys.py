@@ -4,9 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
+from api.ids import new_uuid7
+from domain.ledger import Request
+from projections.api_keys import OPERATOR, list_keys
 from scripts.cli.opening import NO, reading, service
 from scripts.cli.output import AsJson, print_json, print_table
-from store.api_keys import ApiKey, Scope, create_key, list_keys, revoke_key
+from store.api_keys import ApiKey, Scope, create_key, revoke_key
 from store.clock import from_micros
 
 app = typer.Typer(no_args_is_help=True, help="API keys of services and administrators.")
@@ -22,7 +25,7 @@ def create(
 ) -> None:
     """Make a key and print it, this once."""
     with service() as opened:
-        key, secret = create_key(opened.database, name, scope, opened.clock.micros())
+        key, secret = create_key(opened.ledger, name, scope, _request())
     if as_json:
         print_json({**_shown(key), "key": secret})
     else:
@@ -46,7 +49,7 @@ def show(as_json: AsJson = False) -> None:
 def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `list` shows it.")], as_json: AsJson = False) -> None:
     """Refuse a key from now on."""
     with service() as opened:
-        revoked = revoke_key(opened.database, key_id, opened.clock.micros())
+        revoked = revoke_key(opened.ledger, key_id, _request())
     if not revoked:
         typer.echo(f"No key {key_id} is in force.", err=True)
         raise typer.Exit(NO)
@@ -54,6 +57,10 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `list` shows i
         print_json({"id": key_id, "revoked": True})
     else:
         typer.echo(f"Key {key_id} is revoked.", err=True)
+
+
+def _request() -> Request:
+    return Request(OPERATOR, new_uuid7())
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:

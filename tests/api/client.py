@@ -23,8 +23,10 @@ from joserfc.jwk import ECKey
 from api.app import create_app
 from api.service import Service
 from api.settings import Settings
+from domain.ledger import Request
+from projections.api_keys import OPERATOR
 from projections.sessions import SessionView
-from store.api_keys import ApiKey, Scope, create_key
+from store.api_keys import ApiKey, Scope, create_key, revoke_key
 from tests.clock import NOON, ManualClock
 from tests.postgres import Database
 
@@ -213,14 +215,17 @@ class Api:
         return self._portal.call(self.service.sessions.active, self.service.keys.pseudonym(user_id))
 
     def key(self, *scopes: Scope) -> tuple[ApiKey, str]:
-        return create_key(self.service.database, "test", scopes, self.clock.micros())
+        return create_key(self.service.ledger, "test", scopes, Request(OPERATOR, uuid4()))
+
+    def revoke_key(self, key: ApiKey) -> bool:
+        return revoke_key(self.service.ledger, key.key_id, Request(OPERATOR, uuid4()))
 
     def log(self) -> list[tuple[str, str]]:
-        """The facts so far: topic and actor."""
+        """The facts so far, but for those about API keys: topic and actor."""
         service = self.service
         notifications = service.recorder.select_notifications(1, 100_000)
         facts = [(n.topic, service.mapper.to_domain_event(n)) for n in notifications]
-        return [(topic, fact.actor) for topic, fact in facts]  # type: ignore[attr-defined]
+        return [(topic, fact.actor) for topic, fact in facts if not topic.startswith("ApiKey")]  # type: ignore[attr-defined]
 
     def operations(self) -> list[Call]:
         """Every route, as method and template."""

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import ECKey
 
 from domain.session import Timeouts
-from store.api_keys import Scope, revoke_key
+from store.api_keys import Scope
 from tests.api.client import (
     ADMIN,
     AUDIENCE,
@@ -287,7 +287,7 @@ def barred(api: Api) -> SignedIn:
 def revoked_key(api: Api) -> str:
     key, secret = api.key(*Scope)
     assert api.get("/api/users/x/sessions", bearer(secret)).status_code == 200
-    assert revoke_key(api.service.database, key.key_id, api.clock.micros())
+    assert api.revoke_key(key)
     return secret
 
 

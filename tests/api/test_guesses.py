@@ -11,7 +11,7 @@ import pytest
 from api.errors import Problem
 from api.guesses import MAX_REMEMBERED, WINDOW_S, Guesses, UnknownCredential
 from domain.errors import SessionNotFound
-from store.api_keys import Scope, revoke_key
+from store.api_keys import Scope
 from tests.api.client import ADMIN, Api, Headers, SignedIn, access_token, bearer, by_cookie, kind, told
 from tests.api.conftest import OpenApi
 from tests.clock import NOON, ManualClock
@@ -142,7 +142,7 @@ def no_guesses() -> dict[str, Callable[[Api], Headers]]:
 
     def revoked_key(api: Api) -> str:
         key, secret = api.key(*Scope)
-        assert revoke_key(api.service.database, key.key_id, api.clock.micros())
+        assert api.revoke_key(key)
         return secret
 
     return {

@@ -341,7 +341,7 @@ def test_a_rebuild_leaves_no_table_behind_and_minds_none_that_a_killed_one_left(
     assert rebuilt(driver).identical
     assert not any(SUFFIX in name or REPLACED in name for _, name, _ in names(driver))
     with driver.service.database.reading() as connection:
-        assert connection.execute(select(tracking.c.name)).scalars().all() == [SessionsProjection.name]
+        assert not any(SUFFIX in name for name in connection.execute(select(tracking.c.name)).scalars())
 
 
 def test_a_rebuild_stops_at_an_event_that_it_cannot_read_and_leaves_the_live_tables(driver: Driver):

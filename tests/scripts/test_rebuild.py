@@ -39,7 +39,7 @@ def test_it_says_identical_and_needs_no_key(ledger: Ledger, driver: Driver, tmp_
     driver.sign_in()
     (tmp_path / "var" / "master.key").unlink()
     ran = ledger("rebuild")
-    assert (ran.returncode, ran.stdout) == (0, "sessions: identical after 2 events\n")
+    assert (ran.returncode, ran.stdout.splitlines()[0]) == (0, "sessions: identical after 2 events")
     assert "sessions" in ran.stderr and "2/2" in ran.stderr
 
 
@@ -47,7 +47,7 @@ def test_rows_that_differ_are_named_and_replaced(ledger: Ledger, driver: Driver)
     session_id = driver.sign_in()
     alter(driver, "UPDATE sessions SET device = 'Firefox'")
     line = f"  sessions {session_id}: device is Firefox live, Chrome on macOS rebuilt"
-    dry = ledger("rebuild", "--dry-run")
+    dry = ledger("rebuild", "sessions", "--dry-run")
     assert (dry.returncode, dry.stdout.splitlines()) == (1, ["sessions: 1 rows differ, after 2 events", line])
     ran = ledger("rebuild", "sessions")
     assert ran.returncode == 0
@@ -59,7 +59,7 @@ def test_rows_that_differ_are_named_and_replaced(ledger: Ledger, driver: Driver)
 def test_programs_get_the_same_as_json(ledger: Ledger, driver: Driver):
     session_id = driver.sign_in()
     alter(driver, "UPDATE sessions SET token_hash = x'00ff'")
-    [told] = json.loads(ledger("rebuild", "--dry-run", "--json").stdout)["rebuilt"]
+    [told] = json.loads(ledger("rebuild", "sessions", "--dry-run", "--json").stdout)["rebuilt"]
     [row] = told.pop("rows")
     assert told == {
         **{"name": "sessions", "events": 2, "identical": False, "replaced": False, "shapes": [], "differing": 1}

@@ -71,7 +71,7 @@ def test_an_end_by_policy_names_the_event_that_caused_it(beside: Ledger, driver:
 
 
 def test_actors_are_named_while_their_names_are_known(beside: Ledger, driver: Driver):
-    key, _ = create_key(driver.service.database, "front desk", [Scope.USERS_ADMIN], 0)
+    key, _ = create_key(driver.service.ledger, "front desk", [Scope.USERS_ADMIN], Request("operator", uuid4()))
     first, second, third = driver.sign_in(), driver.sign_in(), driver.sign_in()
     driver.sign_in("root@example.com")
     driver.revoke(first, actor=f"key:{key.key_id}")
