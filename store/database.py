@@ -163,23 +163,26 @@ def _sqlite_reader(path: Path) -> Engine:
     )
 
 
-def connect_sqlite_reader(path: Path) -> sqlite3.Connection:
-    """A read-only connection of its own, outside any pool."""
-    return _connect_sqlite(f"file:{_uri(path)}?mode=ro")
+def connect_sqlite_reader(path: Path, *, converted: bool = True) -> sqlite3.Connection:
+    """A read-only connection of its own, outside any pool. Not converted, a stream is bytes, and any text is read."""
+    connection = _connect_sqlite(f"file:{_uri(path)}?mode=ro", sqlite3.PARSE_DECLTYPES if converted else 0)
+    if not converted:
+        connection.text_factory = lambda text: text.decode(errors="surrogateescape")
+    return connection
 
 
 def _uri(path: Path) -> str:
     return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _connect_sqlite(uri: str) -> sqlite3.Connection:
+def _connect_sqlite(uri: str, detect_types: int = sqlite3.PARSE_DECLTYPES) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri,
         uri=True,
         isolation_level=None,
         check_same_thread=False,
         timeout=BUSY_TIMEOUT_MS / 1000,
-        detect_types=sqlite3.PARSE_DECLTYPES,
+        detect_types=detect_types,
         cached_statements=512,
     )
     if "mode=ro" not in uri:

@@ -113,13 +113,34 @@ def leaf(record: Record) -> bytes:
 
     Integers are 8 bytes, a stream its 16, a topic UTF-8, the state as it is stored; lengths are 4 bytes; all of it
     big-endian. So no two records read alike, and a topic or a stream that was changed shows like a changed state.
-    Raises `struct.error`, `AttributeError` or `TypeError` for a row whose columns have other types.
     """
-    topic = record.topic.encode()
-    head = _FIXED.pack(
-        8, record.position, 16, record.stream.bytes, 8, record.version, 8, record.recorded_at, len(topic)
-    )
-    return b"".join((head, topic, len(record.state).to_bytes(4, "big"), record.state))
+    return leaf_of(record.position, record.stream.bytes, record.version, record.recorded_at, record.topic, record.state)
+
+
+def leaf_of(position: int, stream: bytes, version: int, recorded_at: int, topic: str, state: bytes) -> bytes:
+    """The same of columns as a database has them. Raises one of `WRONGLY_TYPED` for other types than these."""
+    encoded = topic.encode()
+    if len(stream) != 16:
+        raise ValueError("A stream is 16 bytes.")
+    head = _FIXED.pack(8, position, 16, stream, 8, version, 8, recorded_at, len(encoded))
+    return b"".join((head, encoded, len(state).to_bytes(4, "big"), state))
+
+
+WRONGLY_TYPED = (struct.error, TypeError, ValueError, AttributeError)
+
+
+def record_of(leaf: bytes) -> Record:
+    """The record that a leaf says. Raises ValueError for bytes that are no leaf."""
+    try:
+        _, position, _, stream, _, version, _, recorded_at, length = _FIXED.unpack_from(leaf)
+        begins = _FIXED.size + length
+        topic, state = leaf[_FIXED.size : begins].decode(), leaf[begins + 4 :]
+        record = Record(position, UUID(bytes=stream), version, recorded_at, topic, state)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError("These bytes are no leaf.") from error
+    if leaf_of(position, stream, version, recorded_at, topic, state) != leaf:
+        raise ValueError("These bytes are no leaf.")
+    return record
 
 
 def leaf_size(topic: str, state: bytes) -> int:

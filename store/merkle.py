@@ -33,6 +33,22 @@ def complete_root(hashes: Sequence[bytes]) -> bytes:
     return hashes[0]
 
 
+class Leaves:
+    """A tree in memory, of these hashes of leaves."""
+
+    def __init__(self, hashes: Sequence[bytes]) -> None:
+        self._levels = [hashes]
+        sha256 = hashlib.sha256
+        while len(hashes) > 1:
+            pairs = zip(hashes[::2], hashes[1::2], strict=False)
+            hashes = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+            self._levels.append(hashes)
+
+    def subtree(self, level: int, number: int) -> bytes:
+        """The hash of a complete subtree."""
+        return self._levels[level][number]
+
+
 # -- making roots and proofs
 
 

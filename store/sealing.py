@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from functools import cache
-from typing import Any, Protocol, cast, get_type_hints
+from typing import Any, NamedTuple, Protocol, cast, get_type_hints
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -182,9 +182,22 @@ _CONVERSIONS: dict[Any, tuple[Convert, Convert]] = {
 @cache
 def _codec(cls: type[Fact]) -> tuple[tuple[str, Convert, Convert, bool], ...]:
     """Name and conversions of each field that `state` holds, and whether it may be absent."""
+    return tuple((field.name, *_CONVERSIONS[field.type], field.may_be_absent) for field in field_types(cls))
+
+
+class FieldType(NamedTuple):
+    """A field that `state` holds."""
+
+    name: str
+    type: Any
+    may_be_absent: bool
+
+
+def field_types(cls: type[Fact]) -> tuple[FieldType, ...]:
+    """In the order in which they are written."""
     hints = get_type_hints(cls)
     names = [f.name for f in fields(cls) if f.name not in ("originator_id", "originator_version")]
-    return tuple((name, *_CONVERSIONS[_without_none(hints[name])], _may_be_none(hints[name])) for name in names)
+    return tuple(FieldType(name, _without_none(hints[name]), _may_be_none(hints[name])) for name in names)
 
 
 def _may_be_none(hint: Any) -> bool:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from scripts.cli import keys, rebuild
+from scripts.cli import checkpoint, keys, rebuild, verify
 from scripts.cli.as_of import as_of
 from scripts.cli.erase_user import erase_user
 from scripts.cli.opening import CANNOT_READ_OR_WRITE
@@ -23,6 +23,8 @@ app.command("erase-user")(erase_user)
 app.command("replay")(replay)
 app.command("rebuild")(rebuild.command)
 app.command("as-of")(as_of)
+app.command("verify")(verify.command)
+app.command("checkpoint")(checkpoint.command)
 
 
 def main() -> None:

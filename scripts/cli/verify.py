@@ -1,0 +1,113 @@
+"""`./scripts/ledger verify`: has anybody altered the log?"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from api.app import signing_key_file
+from api.settings import load_settings
+from scripts.cli.opening import NO, log_only
+from scripts.cli.output import AsJson, print_json
+from store.database import Database
+from store.notes import Checkpoint, NoteError, Verifier
+from store.signing import SigningKey, SigningKeyError, memory_of, read_memory
+from store.verifying import Report, Signed, verify_log
+
+SHOWN = 20
+
+
+def _vkey(value: str) -> Verifier:
+    try:
+        return Verifier.parse(value)
+    except NoteError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Key = Annotated[Verifier | None, typer.Option("--key", parser=_vkey, help="The public key: checkpoint --key tells it.")]
+Notes = Annotated[list[Path] | None, typer.Option("--checkpoint", help="A note that was kept elsewhere; repeatable.")]
+
+
+def command(key: Key = None, checkpoint: Notes = None, as_json: AsJson = False) -> None:
+    """Rehash and read every event, check every checkpoint, and name the first position where something is wrong.
+
+    Exit code 0: intact; 1: altered. The service may run meanwhile. Without --key the signing key's file is asked.
+    """
+    with log_only() as database:
+        path = signing_key_file(load_settings(os.environ))
+        verifier = key or SigningKey(path).verifier
+        known = [*_remembered(memory_of(path), verifier, key is not None), *_kept(checkpoint or [], verifier)]
+        report = _verified(database, verifier, known)
+    if as_json:
+        print_json(_as_json(report))
+    else:
+        _tell(report)
+    if not report.is_intact:
+        raise typer.Exit(NO)
+
+
+def _remembered(memory: Path, verifier: Verifier, may_be_elsewhere: bool) -> list[Signed]:
+    """What the signer remembers. An auditor has only the public key, so the memory need not be where he is."""
+    if may_be_elsewhere and not memory.exists():
+        return []
+    last = read_memory(memory, verifier)
+    return [Signed(last.size, last.root, "the signer's memory")]
+
+
+def _kept(paths: list[Path], verifier: Verifier) -> list[Signed]:
+    return [Signed(note.size, note.root, str(path)) for path in paths for note in [_note(path, verifier)]]
+
+
+def _note(path: Path, verifier: Verifier) -> Checkpoint:
+    try:
+        return verifier.open(path.read_text())
+    except (OSError, UnicodeDecodeError, NoteError) as error:
+        raise SigningKeyError(f"{path} is no checkpoint of this key: {error}") from error
+
+
+def _verified(database: Database, verifier: Verifier, known: list[Signed]) -> Report:
+    with _progress() as progress:
+        task = progress.add_task("verify", total=None)
+        return verify_log(
+            database,
+            verifier,
+            known,
+            processes=os.cpu_count() or 1,
+            told=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield progress
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    return {
+        "intact": report.is_intact,
+        "events": report.events,
+        "sealed": report.sealed,
+        "unsealed": max(report.events - report.sealed, 0),
+        "checkpoints": report.checkpoints,
+        "first_bad_position": report.findings[0].position if report.findings else None,
+        "findings": [finding._asdict() for finding in report.findings],
+        "findings_left_out": report.left_out,
+    }
+
+
+def _tell(report: Report) -> None:
+    for position, what in report.findings[:SHOWN]:
+        typer.echo(f"position {position}: {what}")
+    if left_out := len(report.findings[SHOWN:]) + report.left_out:
+        typer.echo(f"… and {left_out:,} more")
+    typer.echo(f"{report.events:,} events: {'intact' if report.is_intact else 'NOT intact'}")
+    newer = max(report.events - report.sealed, 0)
+    typer.echo(f"{report.checkpoints:,} checkpoints, the last at {report.sealed:,}; {newer:,} events are newer")

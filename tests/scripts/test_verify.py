@@ -1,0 +1,121 @@
+"""`./scripts/ledger verify` and `checkpoint`, as an operator and an auditor call them."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from api.ids import new_uuid7
+from api.service import Service, Stores
+from domain.session import Limits
+from store.notes import Verifier
+from tests.scripts.conftest import Ledger
+from tests.store.given import Caller, result
+
+
+@pytest.fixture
+def var(tmp_path: Path) -> Path:
+    return tmp_path / "var"
+
+
+@pytest.fixture
+def log(var: Path) -> Iterator[Service]:
+    """Six events, of which five are sealed."""
+    url, keys_url = f"sqlite:///{var}/ledger.db", f"sqlite:///{var}/keys.db"
+    service = Service(Stores(url, keys_url, var / "master.key"), Limits(), new_uuid7)
+    for _ in range(4):
+        result(Caller(service).creates())
+    service.sealer.seal()
+    result(Caller(service).creates())
+    yield service
+    service.close()
+
+
+def alter(var: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(var / "ledger.db", isolation_level=None)) as file:
+        for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            file.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            file.execute(statement)
+
+
+@pytest.mark.usefixtures("log")
+def test_a_log_that_nobody_altered_is_intact(ledger: Ledger):
+    ran = ledger("verify")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "6 events: intact\n1 checkpoints, the last at 5; 1 events are newer\n"
+    assert json.loads(ledger("verify", "--json").stdout) == {
+        "intact": True,
+        "events": 6,
+        "sealed": 5,
+        "unsealed": 1,
+        "checkpoints": 1,
+        "first_bad_position": None,
+        "findings": [],
+        "findings_left_out": 0,
+    }
+
+
+@pytest.mark.usefixtures("log")
+def test_an_event_that_was_altered_is_named(ledger: Ledger, var: Path):
+    alter(var, "UPDATE events SET topic = 'UserDisabled' WHERE position = 3")
+    ran = ledger("verify")
+    assert ran.returncode == 1
+    assert ran.stdout.startswith("position 3: ")
+    assert "6 events: NOT intact\n" in ran.stdout
+    assert json.loads(ledger("verify", "--json").stdout)["first_bad_position"] == 3
+
+
+@pytest.mark.usefixtures("log")
+def test_a_log_that_was_cut_behind_the_signers_memory_is_found(ledger: Ledger, var: Path):
+    alter(
+        var,
+        "DELETE FROM events WHERE position > 3",
+        "UPDATE head SET position = 3, recorded_at = (SELECT recorded_at FROM events WHERE position = 3)",
+        "DELETE FROM checkpoints",
+        "DELETE FROM tiles",
+    )
+    ran = ledger("verify")
+    assert ran.returncode == 1
+    assert ran.stdout.startswith("position 4: missing: the signer's memory was signed at 5\n")
+
+
+def test_an_auditor_needs_the_public_key_and_a_note_only(ledger: Ledger, log: Service, var: Path, tmp_path: Path):
+    vkey = ledger("checkpoint", "--key").stdout.strip()
+    note = tmp_path / "kept"
+    note.write_text(ledger("checkpoint").stdout)
+    assert vkey == log.signing_key.verifier.vkey
+    assert Verifier.parse(vkey).open(note.read_text()).size == 5
+    assert json.loads(ledger("checkpoint", "--json").stdout) == {"checkpoint": note.read_text()}
+    for name in ("signing.key", "signing.key.last", "master.key"):
+        (var / name).unlink()
+    assert ledger("verify", "--key", vkey, "--checkpoint", str(note)).returncode == 0
+    alter(var, "DELETE FROM checkpoints", "UPDATE events SET recorded_at = recorded_at + 1 WHERE position = 5")
+    assert ledger("verify", "--key", vkey, "--checkpoint", str(note)).returncode == 1
+
+
+@pytest.mark.usefixtures("log")
+def test_what_cannot_be_verified_with_is_told(ledger: Ledger, var: Path, tmp_path: Path):
+    assert ledger("verify", "--key", "nonsense").returncode == 2
+    ran = ledger("verify", "--checkpoint", str(tmp_path / "nothing"))
+    assert ran.returncode == 3
+    assert "is no checkpoint of this key" in ran.stderr
+    (var / "signing.key.last").unlink()
+    ran = ledger("verify")
+    assert ran.returncode == 3
+    assert "What was signed last cannot be read" in ran.stderr
+    (var / "signing.key").unlink()
+    ran = ledger("verify")
+    assert ran.returncode == 3
+    assert "signing.key is missing" in ran.stderr
+
+
+def test_nothing_is_signed_yet(ledger: Ledger, var: Path):
+    url, keys_url = f"sqlite:///{var}/ledger.db", f"sqlite:///{var}/keys.db"
+    Service(Stores(url, keys_url, var / "master.key"), Limits(), new_uuid7).close()
+    ran = ledger("checkpoint")
+    assert (ran.returncode, ran.stderr) == (1, "Nothing is signed yet.\n")
+    assert ledger("verify").stdout == "0 events: intact\n0 checkpoints, the last at 0; 0 events are newer\n"
