@@ -46,7 +46,6 @@ LINKS: Mapping[str, tuple[Link, ...]] = MappingProxyType(
             Link("revoke_user_sessions", {"user_id": _BEGUN["user_id"]}),
             Link("list_user_sessions", {"user_id": _BEGUN["user_id"]}),
             Link("disable_user", {"user_id": _BEGUN["user_id"]}),
-            Link("erase_user", {"user_id": _BEGUN["user_id"]}),
         ),
         "check_session": (
             Link("revoke_session", {"session_id": _BEGUN["session_id"]}),
@@ -69,7 +68,7 @@ LINKS: Mapping[str, tuple[Link, ...]] = MappingProxyType(
             _SAME_USER_BEGINS,
         ),
         "enable_user": (Link("disable_user", _SAME_USER), _SAME_USER_BEGINS),
-        "erase_user": (Link("list_user_sessions", _SAME_USER), Link("erase_user", _SAME_USER), _SAME_USER_BEGINS),
+        "erase_user": (Link("list_user_sessions", _SAME_USER), Link("erase_user", _SAME_USER)),
     }
 )
 

@@ -8,11 +8,9 @@ import typer
 from api.ids import new_uuid7
 from api.service import PATIENCE_S
 from domain.ledger import Request
+from projections.api_keys import OPERATOR
 from scripts.cli.opening import BAD_USAGE, NO, service
 from scripts.cli.output import AsJson, print_json
-
-OPERATOR = "operator"
-"""The actor of what is done at the command line: whoever may read the keys."""
 
 
 def erase_user(

@@ -1,3 +1,5 @@
+import io
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -5,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.logs import JsonFormatter
 from tests.api.client import Api, running, settings_of
 from tests.clock import ManualClock
 from tests.postgres import Database
@@ -31,3 +34,26 @@ def open_api(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator
 def api(open_api: OpenApi) -> Api:
     """The application on an empty database."""
     return open_api()
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """All that the process logs meanwhile, as it would be written."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonFormatter())
+    handler.addFilter(lambda record: record.name.partition(".")[0] not in ("httpx", "httpcore"))  # the test's own
+    access = logging.StreamHandler(written)
+    root, ledger_access = logging.getLogger(), logging.getLogger("ledger.access")
+    before = root.level, ledger_access.level, ledger_access.propagate
+    root.setLevel(logging.DEBUG)
+    ledger_access.setLevel(logging.INFO)
+    ledger_access.propagate = False
+    root.addHandler(handler)
+    ledger_access.addHandler(access)
+    yield written
+    root.removeHandler(handler)
+    ledger_access.removeHandler(access)
+    root.setLevel(before[0])
+    ledger_access.setLevel(before[1])
+    ledger_access.propagate = before[2]

@@ -1,11 +1,21 @@
 """Forgetting a person over HTTP: what is refused from then on, what is left of him, and what no slip can do."""
 
+import io
+from pathlib import Path
+
 import pytest
 
+from store.api_keys import Scope
 from store.keys import user_keys
-from tests.api.client import ADMIN, Api, access_token, bearer, told
+from store.log import last_position, leaf, pages
+from store.merkle import Subtrees, check_inclusion, complete_root, inclusion_proof, leaf_hash, root
+from tests.api.client import ADMIN, Api, SignedIn, access_token, bearer, settled, told, until
+from tests.api.conftest import OpenApi
+from tests.api.test_leaks import IP, SIGN_IN, USER_AGENT, USER_ID, cells, live_a_life, whole_files
+from tests.postgres import Database
 from tests.store.given import topics
 
+CANARIES = (USER_ID, IP, USER_AGENT, "CanaryBrowser")
 ERASED = (403, "user-erased")
 
 
@@ -116,3 +126,60 @@ def test_an_id_with_a_slash_is_erased_like_any_other(api: Api, user_id: str):
     api.sign_in(user_id)
     erase(api, user_id)
     assert topics(api.service, user_id)[-2:] == ["UserErased", "SessionRevoked"]
+
+
+# -- what stays, and what does not
+
+
+def leaves(api: Api) -> list[bytes]:
+    with api.service.database.reading() as connection:
+        return [leaf(record) for page in pages(connection, 0, last_position(connection)) for record in page]
+
+
+def test_every_event_stays_as_it_was_and_so_do_roots_and_proofs(api: Api):
+    live_a_life(api)
+    before = leaves(api)
+    size, known = len(before), root(tree(before), len(before))
+    proof = inclusion_proof(tree(before), 0, size)
+    erase(api, USER_ID)
+    after = leaves(api)
+    assert after[:size] == before
+    assert root(tree(after), size) == known
+    check_inclusion(leaf_hash(after[0]), 0, size, proof, known)
+
+
+def tree(leaves: list[bytes]) -> Subtrees:
+    hashes = [*map(leaf_hash, leaves)]
+    return lambda level, number: complete_root(hashes[number << level : (number + 1) << level])
+
+
+def test_the_person_is_in_no_table_no_file_and_no_line_of_the_log(
+    open_api: OpenApi, database: Database, tmp_path: Path, log: io.StringIO
+):
+    api = open_api()
+    live_a_life(api)
+    until(lambda: any(table.startswith("snapshots") for table, _ in cells(database.url)))
+    erase(api, USER_ID)
+    settled(api)
+    kept = b"\0".join(value for url in (database.url, database.keys_url) for _, value in cells(url))
+    everything = kept + whole_files(tmp_path) + log.getvalue().encode()
+    assert [canary for canary in CANARIES if canary.encode() in everything] == []
+
+
+def test_no_call_tells_of_the_person_any_more(api: Api):
+    live_a_life(api)
+    alice = api.sign_in(USER_ID, **SIGN_IN)
+    assert any(canary in answer for canary in CANARIES for answer in told_by_every_get(api, alice))
+    erase(api, USER_ID)
+    answers = told_by_every_get(api, alice)
+    assert len(answers) > 10
+    assert [canary for canary in CANARIES if any(canary in answer for answer in answers)] == []
+
+
+def told_by_every_get(api: Api, alice: SignedIn) -> list[str]:
+    """What each call that reads says to whoever may read everything, and to the person himself."""
+    _, key = api.key(*Scope)
+    paths = [path for method, path in api.operations() if method == "GET" and "stream" not in path]
+    names = {"user_id": USER_ID, "event_id": "x", "session_id": alice.id}
+    asked = [path.format(**names) + query for path in paths for query in ("", "?status=all")]
+    return [api.get(path, headers).text for path in asked for headers in (bearer(key), alice.bearer)]

