@@ -17,7 +17,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from projections.audit_filter import AuditFilter
 from store.bulk import insert_many
-from store.clock import to_micros
+from store.plain import micros
 from store.recorder import Entry, tracked
 from store.schema import Id, Micros, Position, head
 
@@ -114,7 +114,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         getattr(fact, "reason", None),
         fact.correlation_id,
         fact.causation_id,
-        to_micros(fact.timestamp),
+        micros(fact.timestamp),
         entry.recorded_at,
     )
 

@@ -7,26 +7,30 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg.errors
-from eventsourcing.persistence import Mapper
 from sqlalchemy import Connection, inspect, select, update
 from sqlalchemy.exc import OperationalError
 
 from domain.errors import StoreUnavailable
 from projections.api_keys import ApiKeysProjection
+from projections.audit import AuditProjection
 from projections.comparing import Difference, count_differing, differing_rows, shape_difference
 from projections.leadership import leadership
+from projections.parking import resume
 from projections.sessions import SessionsProjection
-from projections.shadow import SUFFIX, Projection, Report, Shadow
+from projections.shadow import SUFFIX, Rebuildable, Report, Shadow
 from projections.switching import drop_replaced, put_in_place
 from store.database import Database
 from store.recorder import Append, tracked
 from store.schema import head as log_head
 from store.schema import tracking
 
-PROJECTIONS: dict[str, type[Projection]] = {"sessions": SessionsProjection, "api_keys": ApiKeysProjection}
+PROJECTIONS: dict[str, type[Rebuildable]] = {
+    "sessions": SessionsProjection,
+    "api_keys": ApiKeysProjection,
+    "audit": AuditProjection,
+}
 """Every read model that can be rebuilt, by the name that an operator calls it by."""
 
 NAMED = 10
@@ -57,8 +61,7 @@ class Comparison:
 
 def rebuild(
     database: Database,
-    mapper: Mapper[Any],
-    make: type[Projection],
+    make: type[Rebuildable],
     *,
     dry_run: bool = False,
     report: Report = lambda done, total: None,
@@ -69,7 +72,7 @@ def rebuild(
     an event cannot be folded: then nothing is changed.
     """
     with _only_one(database):
-        rebuilding = _Rebuild(database, mapper, make)
+        rebuilding = _Rebuild(database, make)
         rebuilding.begin()
         comparison = rebuilding.compare(report)
         if dry_run:
@@ -91,10 +94,10 @@ def _only_one(database: Database) -> Iterator[None]:
 
 
 class _Rebuild:
-    def __init__(self, database: Database, mapper: Mapper[Any], make: type[Projection]) -> None:
+    def __init__(self, database: Database, make: type[Rebuildable]) -> None:
         self._database = database
         self._live = make()
-        self._shadow = Shadow(database, mapper, make(SUFFIX))
+        self._shadow = Shadow(database, make(SUFFIX))
         fresh = self._shadow.projection.metadata.tables
         self._tables = [(table, fresh[f"{name}{SUFFIX}"]) for name, table in self._live.metadata.tables.items()]
 
@@ -104,6 +107,8 @@ class _Rebuild:
 
     def compare(self, report: Report) -> Comparison:
         """Shape by shape and row by row, as both are at one position."""
+        self._shadow.fold(self._live_position(), report)
+        self._shadow.complete()
         with self._both_at_one_position(report) as connection:
             shapes = {pair: shape_difference(connection, *pair) for pair in self._tables}
             alike = [pair for pair in self._tables if not shapes[pair]]
@@ -122,7 +127,6 @@ class _Rebuild:
                     return
 
     def _catch_up_with_live(self, report: Report) -> None:
-        self._shadow.fold(self._live_position(), report)
         while (until := self._live_position()) - self._shadow.position > NEAR:
             self._shadow.fold(until, report)
         with self._database.transaction() as connection:
@@ -161,6 +165,7 @@ class _Rebuild:
                 put_in_place(connection, live.name, fresh.name)
             self._shadow.forget(connection)
             move_to(connection, self._live.name, head)
+            resume(connection, self._live.name)
 
     def _lock_out_readers(self, connection: Connection, wait_ms: int) -> None:
         """All tables at once, and not for long: who wants to read queues behind whoever waits for this lock."""

@@ -36,7 +36,6 @@ from sqlalchemy import (
 
 from domain.events import (
     EndReason,
-    Sealed,
     SessionCreated,
     SessionRevoked,
     SessionsInvalidatedBefore,
@@ -51,6 +50,7 @@ from domain.user import DISABLED, EXPIRY, INVALIDATED
 from store.bulk import Bulk, insert_many, update_many
 from store.clock import Clock, from_micros, to_micros
 from store.grouping import GroupedLookup
+from store.plain import micros, octets, sealed
 from store.reads import Query, Reads, padded
 from store.recorder import Entry
 from store.schema import Id, Micros, Position, identities
@@ -80,6 +80,10 @@ class SessionsProjection:
             _Change({UserDisabled.TOPIC, UserEnabled.TOPIC}, update_many(u.stream, u.enabled), _access),
             _Change({UserErased.TOPIC}, insert_many(self.erasures), _erased),
         )
+        self._changed_by: dict[str, list[int]] = {}
+        for number, change in enumerate(self._changes):
+            for topic in change.topics:
+                self._changed_by.setdefault(topic, []).append(number)
         self._add_invalidations = insert_many(self.invalidations)
 
     def create_tables(self, connection: Connection) -> None:
@@ -91,8 +95,12 @@ class SessionsProjection:
         What an erased user's rows held goes last: nothing of him follows.
         """
         facts = [entry.fact for entry in entries]
-        for change in self._changes:
-            change.bulk.run(connection, [change.row(fact) for fact in facts if fact.TOPIC in change.topics])
+        rows: list[list[tuple[Any, ...]]] = [[] for _ in self._changes]
+        for fact in facts:
+            for number in self._changed_by.get(fact.TOPIC, ()):
+                rows[number].append(self._changes[number].row(fact))
+        for change, its_rows in zip(self._changes, rows, strict=True):
+            change.bulk.run(connection, its_rows)
         invalidations = [entry for entry in entries if isinstance(entry.fact, SessionsInvalidatedBefore)]
         self._add_invalidations.run(connection, [_invalidated(*entry) for entry in invalidations])
         if erased := [fact.originator_id for fact in facts if isinstance(fact, UserErased)]:
@@ -132,7 +140,7 @@ def _sessions_table(metadata: MetaData, suffix: str) -> Table:
         postgresql_with={"fillfactor": 70},  # room on each page for the next version of a row that is touched
     )
     Index(f"sessions{suffix}_token", table.c.token_hash, unique=True)
-    Index(f"sessions{suffix}_history", table.c.stream, table.c.created_version)
+    Index(f"sessions{suffix}_history", table.c.stream, table.c.created_version, info={"used_by_fold": True})
     live = table.c.ended_at.is_(None)
     Index(f"sessions{suffix}_live", table.c.stream, sqlite_where=live, postgresql_where=live)
     return table
@@ -179,11 +187,11 @@ def _new_user(fact: UserEnrolled) -> tuple[Any, ...]:
 
 def _new_session(fact: SessionCreated) -> tuple[Any, ...]:
     """In the order of the table's columns; it has not ended."""
-    created_at = to_micros(fact.timestamp)
+    created_at = micros(fact.timestamp)
     return (
         fact.session_id,
         fact.originator_id,
-        fact.token_hash,
+        octets(fact.token_hash),
         fact.originator_version,
         fact.event_id,
         created_at,
@@ -192,24 +200,24 @@ def _new_session(fact: SessionCreated) -> tuple[Any, ...]:
         fact.absolute_timeout,
         fact.remember_me,
         fact.idp_name,
-        None if fact.auth_time is None else to_micros(fact.auth_time),
-        _amr_text(fact.amr),
+        None if fact.auth_time is None else micros(fact.auth_time),
+        _amr_text(tuple(fact.amr)),
         fact.device,
-        fact.client.ciphertext if isinstance(fact.client, Sealed) else None,
+        sealed(fact.client),
         *(None, None, None),
     )
 
 
 def _used(fact: SessionTouched) -> tuple[Any, ...]:
-    return to_micros(fact.timestamp), fact.session_id
+    return micros(fact.timestamp), fact.session_id
 
 
 def _ended(fact: SessionRevoked) -> tuple[Any, ...]:
-    return to_micros(fact.ended_at), fact.reason.value, fact.actor, fact.session_id
+    return micros(fact.ended_at), str(fact.reason), fact.actor, fact.session_id
 
 
 def _disabled(fact: UserDisabled) -> tuple[Any, ...]:
-    return fact.originator_version, to_micros(fact.timestamp), fact.originator_id
+    return fact.originator_version, micros(fact.timestamp), fact.originator_id
 
 
 def _access(fact: UserDisabled | UserEnabled) -> tuple[Any, ...]:
@@ -217,12 +225,12 @@ def _access(fact: UserDisabled | UserEnabled) -> tuple[Any, ...]:
 
 
 def _erased(fact: UserErased) -> tuple[Any, ...]:
-    return fact.originator_id, to_micros(fact.timestamp)
+    return fact.originator_id, micros(fact.timestamp)
 
 
 def _invalidated(position: int, _: int, fact: SessionsInvalidatedBefore) -> tuple[Any, ...]:
-    at = to_micros(fact.timestamp)
-    return position, to_micros(fact.before), at, fact.reason.value, fact.event_id, fact.correlation_id
+    at = micros(fact.timestamp)
+    return position, micros(fact.before), at, str(fact.reason), fact.event_id, fact.correlation_id
 
 
 class SessionView(NamedTuple):

@@ -4,13 +4,16 @@ One statement for many rows is one round trip on PostgreSQL. On SQLite it is one
 Python's lock away, and with a step for each row the writer and the event loop would take it from each other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Column, Connection, Table
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Integer, LargeBinary, Table, Text
 from sqlalchemy.dialects import postgresql, sqlite
+
+from store.schema import Id
 
 LARGEST = 128
 
@@ -20,10 +23,14 @@ Row = tuple[Any, ...]
 
 
 class Bulk:
-    """A statement with a place for rows. A row is a tuple of what the driver takes, in the order of `columns`."""
+    """A statement with a place for rows. A row is a tuple of what the driver takes, in the order of `columns`.
+
+    An id may also be given as its 32 hex digits, in all rows alike: what comes out of JSON need not become a `UUID`.
+    """
 
     def __init__(self, columns: Sequence[Column[Any]], statement: str, *, is_keyed: bool = False) -> None:
         self._columns, self._statement, self._is_keyed = columns, statement, is_keyed
+        self._ids = [number for number, column in enumerate(columns) if isinstance(column.type, Id)]
         self._for_sqlite = cache(self._with_values)
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
@@ -31,10 +38,18 @@ class Bulk:
         if self._is_keyed:
             rows = list({row[-1]: row for row in rows}.values())
         if connection.dialect.name == sqlite.dialect.name:
-            for part in _parts(rows):
+            for part in _parts(self._with_octets(rows)):
                 connection.exec_driver_sql(self._for_sqlite(len(part)), tuple(chain.from_iterable(part)))
         elif rows:
-            connection.exec_driver_sql(self._with_arrays, tuple(map(list, zip(*rows, strict=True))))
+            columns = zip(self._columns, zip(*rows, strict=True), strict=True)
+            connection.exec_driver_sql(self._with_arrays, tuple(_array(column, values) for column, values in columns))
+
+    def _with_octets(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Ids as SQLite has them."""
+        columns: list[Any] = [*zip(*rows, strict=True)]
+        for number in self._ids if rows else ():
+            columns[number] = [_octets(value) for value in columns[number]]
+        return [*zip(*columns, strict=True)]
 
     def _with_values(self, count: int) -> str:
         row = f"({', '.join('?' * len(self._columns))})"
@@ -64,6 +79,34 @@ def update_many(key: Column[Any], *columns: Column[Any]) -> Bulk:
         f"FROM changed WHERE {key.table.name}.{key.name} = changed.{key.name}",
         is_keyed=True,
     )
+
+
+def _octets(value: UUID | str | None) -> bytes | None:
+    if value is None:
+        return None
+    return bytes.fromhex(value) if isinstance(value, str) else value.bytes
+
+
+def _array(column: Column[Any], values: Sequence[Any]) -> str:
+    """PostgreSQL's text form of an array, which costs less than to let the driver look at each value."""
+    write = _ELEMENTS[type(column.type)]
+    return f"{{{','.join(['NULL' if value is None else write(value) for value in values])}}}"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_ELEMENTS: dict[type, Callable[[Any], str]] = {
+    Id: lambda value: value if isinstance(value, str) else value.hex,
+    Boolean: str,
+    Integer: str,
+    BigInteger: str,
+    LargeBinary: lambda value: f'"\\\\x{value.hex()}"',
+    Text: _quoted,
+}
+"""How a value of a column of this type is written in an array."""
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

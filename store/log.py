@@ -43,7 +43,7 @@ def pages(connection: Connection, after: int, until: int, size: int = PAGE) -> I
     """The records behind `after` up to `until`, in order, in lists of at most `size`: memory stays flat."""
     while after < until:
         rows = connection.execute(_PAGE, {"after": after, "until": until, "size": size})
-        page = [Record(*row) for row in rows]
+        page = [*map(Record._make, rows.all())]
         if not page:
             return
         yield page

@@ -38,13 +38,6 @@ class Keys(Protocol):
         """The key of each user, made and durable when he had none."""
 
 
-class NoKeys:
-    """Of whoever only reads facts as they are stored."""
-
-    def ensure(self, streams: Iterable[UUID]) -> Mapping[UUID, bytes]:
-        raise SealBroken("There is no key here to seal with.")
-
-
 def seal(key: bytes, plaintext: bytes, bound_to: bytes) -> bytes:
     nonce = noise(NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, plaintext, bound_to)
@@ -92,7 +85,7 @@ class SealingMapper(Mapper[UUID]):
             domain_event = self.seal(domain_event, self._keys.ensure([domain_event.originator_id]))
         state = {
             name: encode(value)
-            for name, encode, _, _ in _codec(type(domain_event))
+            for name, encode, _, _ in codec(type(domain_event))
             if (value := getattr(domain_event, name)) is not None
         }
         class_version = getattr(domain_event, "class_version", 1)
@@ -110,16 +103,15 @@ class SealingMapper(Mapper[UUID]):
         if not issubclass(cls, Fact):
             return super().to_domain_event(stored_event)
         try:
-            state = from_json(stored_event.state)
-            for version in range(state.pop("class_version", 1), getattr(cls, "class_version", 1)):
-                getattr(cls, f"upcast_v{version}_v{version + 1}")(state)
+            state = stored_state(cls, stored_event.state)
             facts = {
                 name: None if may_be_absent and name not in state else decode(state[name])
-                for name, _, decode, may_be_absent in _codec(cls)
+                for name, _, decode, may_be_absent in codec(cls)
             }
         except Exception as error:
-            where = f"{stored_event.topic} {stored_event.originator_id} version {stored_event.originator_version}"
-            raise MapperDeserialisationError(f"Cannot read the stored state of {where}: {error!r}") from error
+            raise unreadable(
+                stored_event.topic, stored_event.originator_id, stored_event.originator_version, error
+            ) from error
         facts["originator_id"] = stored_event.originator_id
         facts["originator_version"] = stored_event.originator_version
         fact = object.__new__(cls)
@@ -137,6 +129,18 @@ class SealingMapper(Mapper[UUID]):
         sealed_fact.__dict__.update(fact.__dict__)
         sealed_fact.__dict__["user_id" if isinstance(fact, UserEnrolled) else "client"] = sealed
         return sealed_fact
+
+
+def stored_state(cls: type[Fact], stored: bytes) -> dict[str, Any]:
+    """The fields as they are stored, in the form that this version of the fact has."""
+    state: dict[str, Any] = from_json(stored)
+    for version in range(state.pop("class_version", 1), getattr(cls, "class_version", 1)):
+        getattr(cls, f"upcast_v{version}_v{version + 1}")(state)
+    return state
+
+
+def unreadable(topic: str, stream: UUID | str, version: int, error: Exception) -> MapperDeserialisationError:
+    return MapperDeserialisationError(f"Cannot read the stored state of {topic} {stream} version {version}: {error!r}")
 
 
 def has_personal_data(fact: Fact) -> bool:
@@ -180,7 +184,7 @@ _CONVERSIONS: dict[Any, tuple[Convert, Convert]] = {
 
 
 @cache
-def _codec(cls: type[Fact]) -> tuple[tuple[str, Convert, Convert, bool], ...]:
+def codec(cls: type[Fact]) -> tuple[tuple[str, Convert, Convert, bool], ...]:
     """Name and conversions of each field that `state` holds, and whether it may be absent."""
     return tuple((field.name, *_CONVERSIONS[field.type], field.may_be_absent) for field in field_types(cls))
 

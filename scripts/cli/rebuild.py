@@ -13,7 +13,6 @@ from projections.shadow import RebuildStopped, Superseded
 from scripts.cli.opening import CANNOT_READ_OR_WRITE, NO, log_only
 from scripts.cli.output import AsJson, print_json
 from store.database import Database
-from store.sealing import NoKeys, SealingMapper
 
 
 def command(
@@ -45,7 +44,6 @@ def _rebuilt(database: Database, name: str, dry_run: bool) -> Comparison:
             task = progress.add_task(name, total=None)
             return rebuild(
                 database,
-                SealingMapper(NoKeys()),
                 PROJECTIONS[name],
                 dry_run=dry_run,
                 report=lambda done, total: progress.update(task, completed=done, total=total),

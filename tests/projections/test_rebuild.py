@@ -5,8 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from eventsourcing.domain import DomainEventProtocol
-from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
+from eventsourcing.persistence import StoredEvent
 from sqlalchemy import Connection, delete, select, text, update
 
 import projections.rebuild
@@ -20,20 +19,20 @@ from projections.rebuild import Comparison, rebuild
 from projections.sessions import SessionsProjection
 from projections.shadow import SUFFIX, RebuildStopped
 from projections.switching import REPLACED
+from store.plain import plain_entries
 from store.schema import tracking
-from store.sealing import NoKeys, SealingMapper
 from tests.clock import ManualClock
 from tests.conftest import OpenService
+from tests.postgres import Database
 from tests.projections.conftest import Drive
-from tests.projections.driver import Driver, request, token_hash, until
+from tests.projections.driver import Driver, insert_as_owner, request, token_hash, until
 
 SMALL = Limits(normal=Timeouts(1800, 7200), remembered=Timeouts(20_000, 6000), touch_interval=60, max_sessions=3)
 USERS = ("alice", "bob", "carol", "dave", "erin")
 
 
-def rebuilt(driver: Driver, mapper: SealingMapper | None = None, *, dry_run: bool = False) -> Comparison:
-    """The rebuild, without any key."""
-    return rebuild(driver.service.database, mapper or SealingMapper(NoKeys()), SessionsProjection, dry_run=dry_run)
+def rebuilt(driver: Driver, *, dry_run: bool = False) -> Comparison:
+    return rebuild(driver.service.database, SessionsProjection, dry_run=dry_run)
 
 
 @pytest.fixture
@@ -344,39 +343,61 @@ def test_a_rebuild_leaves_no_table_behind_and_minds_none_that_a_killed_one_left(
         assert not any(SUFFIX in name for name in connection.execute(select(tracking.c.name)).scalars())
 
 
-def test_a_rebuild_stops_at_an_event_that_it_cannot_read_and_leaves_the_live_tables(driver: Driver):
-    class Unreadable(SealingMapper):
-        def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
-            raise MapperDeserialisationError("no")
+# -- events that cannot be folded (F-18, F-19)
 
-    session_id = driver.sign_in()
-    with pytest.raises(RebuildStopped, match="stopped at position 1,"):
-        rebuilt(driver, Unreadable(NoKeys()))
-    assert driver.active() == [session_id]
+
+def test_a_broken_upcaster_ends_a_rebuild_and_the_old_model_serves_on(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    def broken(state: dict[str, Any]) -> None:
+        raise LookupError("no such field")
+
+    first = driver.sign_in()
+    driver.touch(first)
+    monkeypatch.setattr(SessionCreated, "class_version", 2, raising=False)
+    monkeypatch.setattr(SessionCreated, "upcast_v1_v2", broken, raising=False)
+    with pytest.raises(RebuildStopped, match=r"stopped at position 2, .*no such field"):
+        rebuilt(driver)
+    assert driver.active() == [first]
+    monkeypatch.undo()
     assert rebuilt(driver).identical
+
+
+POISON = {
+    "of an unknown type": ("SessionVanished", b"{}"),
+    "that is no JSON": ("SessionTouched", b"\x00garbage"),
+    "that lacks a field": ("SessionTouched", b'{"timestamp":1}'),
+}
+
+
+@pytest.mark.parametrize("page", [2, 1_000])
+@pytest.mark.parametrize("poison", POISON)
+def test_an_event_that_cannot_be_folded_ends_a_rebuild_there(
+    driver: Driver, database: Database, monkeypatch: pytest.MonkeyPatch, poison: str, page: int
+):
+    monkeypatch.setattr(shadow, "PAGE", page)
+    sessions = {driver.sign_in() for _ in range(3)}
+    insert_as_owner(driver, database, StoredEvent(driver.stream("mallory"), 1, *POISON[poison]))
+    for _ in range(2):
+        with pytest.raises(RebuildStopped, match="stopped at position 5,"):
+            rebuilt(driver)
+    assert rebuilt(driver, dry_run=True).identical, "as far as the live tables have come"
+    assert set(driver.active()) == sessions
 
 
 # -- while the ledger goes on
 
 
-class Interrupting(SealingMapper):
-    """Lets something happen when the first event is folded."""
-
-    def __init__(self, happens: Callable[[], Any]) -> None:
-        super().__init__(NoKeys())
-        self._happening = iter([happens])
-
-    def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
-        for happens in self._happening:
-            happens()
-        return super().to_domain_event(stored_event)
-
-
 @pytest.mark.usefixtures("small_pages")
-def test_events_appended_while_it_folds_are_included(driver: Driver):
+def test_events_appended_while_it_folds_are_included(driver: Driver, monkeypatch: pytest.MonkeyPatch):
     first = driver.sign_in()
-    mapper = Interrupting(lambda: [driver.revoke(first), driver.sign_in(), driver.sign_in("bob")])
-    comparison = rebuilt(driver, mapper)
+    happening = iter([lambda: [driver.revoke(first), driver.sign_in(), driver.sign_in("bob")]])
+
+    def read_while_something_happens(records: Any) -> Any:
+        for happens in happening:
+            happens()
+        return plain_entries(records)
+
+    monkeypatch.setattr(shadow, "plain_entries", read_while_something_happens)
+    comparison = rebuilt(driver)
     assert comparison == Comparison(driver.head(), [], 0, [])
     assert len(driver.facts(SessionCreated)) == 3
 

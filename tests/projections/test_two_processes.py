@@ -102,6 +102,6 @@ def test_what_both_processes_wrote_is_rebuilt_identical(driver: Driver, other_pr
         here = driver.sign_in(f"user-{number}")
         other_process.ask("sign_in", f"user-{number}")
         other_process.ask("revoke", f"user-{number}", here)
-    comparison = rebuild(driver.service.database, driver.service.mapper, SessionsProjection)
+    comparison = rebuild(driver.service.database, SessionsProjection)
     assert comparison.rows == []
     assert comparison.events == driver.head() == 80

@@ -24,7 +24,7 @@ A, B, C = uuid4(), uuid4(), uuid4()
 ROWS: list[tuple[Any, ...]] = [
     (A, 2**60, True, "é\u2028'\"", b"\x00\xff"),
     (B, 0, False, None, None),
-    (C, 1, True, "", b""),
+    (C, 1, True, 'NULL, {"a\\b"}', b""),
 ]
 
 
