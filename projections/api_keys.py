@@ -14,9 +14,10 @@ from domain.api_keys import NewApiKey
 from domain.events import ApiKeyCreated, ApiKeyRevoked
 from store.api_keys import ApiKey, digest
 from store.bulk import insert_many, update_many
-from store.clock import from_micros, to_micros
+from store.clock import from_micros
 from store.database import Database, store_errors
 from store.grouping import GroupedLookup
+from store.plain import micros, octets
 from store.reads import Query, Reads, padded
 from store.recorder import Entry, EventRecorder, track, tracked
 from store.schema import Micros
@@ -61,11 +62,11 @@ def _table(metadata: MetaData, suffix: str) -> Table:
 
 def _new(fact: ApiKeyCreated) -> tuple[Any, ...]:
     """In the order of the table's columns; it has not been revoked."""
-    return fact.key_id, fact.digest, fact.name, " ".join(fact.scopes), to_micros(fact.timestamp), None
+    return fact.key_id, octets(fact.digest), fact.name, " ".join(fact.scopes), micros(fact.timestamp), None
 
 
 def _revoked(fact: ApiKeyRevoked) -> tuple[Any, ...]:
-    return to_micros(fact.timestamp), fact.key_id
+    return micros(fact.timestamp), fact.key_id
 
 
 api_keys = ApiKeysProjection().api_keys

@@ -38,6 +38,13 @@ class Keys(Protocol):
         """The key of each user, made and durable when he had none."""
 
 
+class NoKeys:
+    """Of whoever only reads facts as they are stored."""
+
+    def ensure(self, streams: Iterable[UUID]) -> Mapping[UUID, bytes]:
+        raise SealBroken("There is no key here to seal with.")
+
+
 def seal(key: bytes, plaintext: bytes, bound_to: bytes) -> bytes:
     nonce = noise(NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, plaintext, bound_to)

@@ -29,7 +29,7 @@ def operator() -> Request:
 
 def rebuilt(service: Service) -> Comparison:
     """The table against the fold of the log, which then takes its place."""
-    return rebuild(service.database, service.mapper, ApiKeysProjection)
+    return rebuild(service.database, ApiKeysProjection)
 
 
 def written_by_an_older_version(service: Service, *keys: dict[str, Any]) -> None:

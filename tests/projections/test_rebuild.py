@@ -15,7 +15,7 @@ from domain.events import ClientDetails, EndReason, SessionCreated, SessionRevok
 from domain.session import Limits, Timeouts
 from domain.user import SignIn, User
 from projections import shadow
-from projections.rebuild import Comparison, rebuild
+from projections.rebuild import PROJECTIONS, Comparison, rebuild
 from projections.sessions import SessionsProjection
 from projections.shadow import SUFFIX, RebuildStopped
 from projections.switching import REPLACED
@@ -156,6 +156,23 @@ def test_a_rebuild_after_any_history_is_identical(
     assert (comparison.shapes, comparison.rows) == ([], [])
     assert comparison.identical
     assert comparison.events == driver.head()
+
+
+@pytest.mark.parametrize("page", [7, 1_000])
+def test_every_read_model_is_rebuilt_identical(
+    open_service: OpenService, drive: Drive, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, page: int
+):
+    driver = Story(11, open_service, drive, clock).play()
+    driver.service.follower.close()
+    driver.service.close()
+    again = drive(open_service())
+    again.service.start()
+    until(lambda: again.tracked("audit.1") == again.head())
+    monkeypatch.setattr(shadow, "PAGE", page)
+    for name, projection in PROJECTIONS.items():
+        comparison = rebuild(again.service.database, projection)
+        assert comparison.identical, (name, comparison)
+        assert comparison.events == again.head()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
