@@ -186,6 +186,7 @@ class ProjectionPlace(Place):
             self._projection.apply(connection, [*entries(self._mapper, batch.found)])
         self._moved_to(batch.until, started)
         self.saved, self.saved_at = self.position, time.monotonic()
+        self.not_before = self.saved_at + (self.saved_at - started)  # commands come first: it rests as long as it works
 
     def failed(self, batch: Batch, error: Exception) -> None:
         self._careful_until = batch.until

@@ -28,6 +28,8 @@ from domain.events import UserDisabled as Disabled
 from domain.events import UserEnabled as Enabled
 from domain.ledger import Claim
 from domain.session import Limits
+from projections.audit import counts, newest
+from projections.audit_filter import AuditFilter
 from store.failpoints import Failpoint
 from store.keys import KeyStore
 from store.schema import events, identities
@@ -232,6 +234,17 @@ def check_policy(service: Service) -> None:
                 assert not live[stream]
                 disabled.discard(stream)
     assert {stream: live[stream] for stream in disabled if live[stream]} == {}
+    check_audit(service)
+
+
+def check_audit(service: Service) -> None:
+    """The audit read model has each event of the log once, though its follower was killed at any point, too."""
+    log = [(position, fact.event_id) for position, fact in Log(service).facts]
+    with service.database.reading() as connection:
+        rows = newest(connection, AuditFilter(), len(log) + 1_000)
+        counted = counts(connection)
+    assert [(row.position, row.event_id) for row in reversed(rows)][: len(log)] == log
+    assert sum(counted.values()) == len(rows)
 
 
 @pytest.fixture
