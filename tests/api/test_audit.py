@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from eventsourcing.persistence import StoredEvent
 from sqlalchemy import delete, select, text, update
 
 from api.audit import DEEPEST
@@ -16,7 +17,9 @@ from store.api_keys import Scope
 from store.audit_access import accesses
 from store.keys import user_keys
 from store.schema import identities
-from tests.api.client import ADMIN, Api, Headers, bearer, settled, told
+from tests.api.client import ADMIN, Api, Headers, bearer, settled, told, until
+from tests.postgres import Database
+from tests.projections.driver import insert_as_owner
 
 CLIENT = {"ip_address": "203.0.113.7", "user_agent": "Mozilla/5.0 (canary)"}
 PERSONAL = ("user_id", "actor_name", "ip_address", "user_agent")
@@ -310,6 +313,21 @@ def test_an_answer_may_be_behind_and_says_so(api: Api):
     api.sign_in()
     answer = asked(api, "/api/audit")
     assert (answer["events"], answer["position"], answer["head"]) == ([], 0, 2)
+
+
+def test_f_18_behind_a_poison_event_the_audit_stands_still_loudly_and_requests_are_served(api: Api, database: Database):
+    alice = api.sign_in()
+    settled(api)
+    insert_as_owner(api.service, database, StoredEvent(uuid4(), 1, "NeverHeardOf", b"{}"))
+    until(lambda: api.get("/readyz").json()["status"] == "degraded")
+    readiness = api.get("/readyz").json()
+    [audit] = readiness["projections"]
+    assert (audit["position"], audit["lag_events"]) == (2, 1)
+    assert "at position 3" in audit["parked"]
+    assert [policy["parked"] for policy in readiness["policies"]] == [None] * len(readiness["policies"])
+    answer = asked(api, "/api/audit")
+    assert (len(answer["events"]), answer["position"], answer["head"]) == (2, 2, 3)
+    assert api.is_active(alice.bearer)
 
 
 def test_the_names_in_an_answer_are_those_of_the_log(storied: Api):

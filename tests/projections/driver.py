@@ -159,14 +159,14 @@ def set_tracked(driver: Driver, name: str, position: int) -> None:
         assert connection.execute(moved).rowcount == 1
 
 
-def insert_as_owner(driver: Driver, database: Database, event: StoredEvent) -> None:
+def insert_as_owner(service: Service, database: Database, event: StoredEvent) -> None:
     """Past the service: on PostgreSQL with the rights of the log's owner."""
     owner = Connections(database.owner_url or database.url)
     with owner.transaction() as connection:
-        position = driver.head() + 1
+        position = (service.recorder.max_notification_id() or 0) + 1
         row = (
             position,
-            driver.service.clock.micros(),
+            service.clock.micros(),
             event.originator_version,
             event.originator_id,
             event.topic,

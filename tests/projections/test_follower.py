@@ -311,7 +311,9 @@ def test_an_event_that_nobody_can_read_parks_who_must_answer_it_and_is_not_skipp
     driver: Driver, follow: Follow, database: Database, caplog: pytest.LogCaptureFixture
 ):
     first = driver.sign_in()
-    insert_as_owner(driver, database, StoredEvent(driver.stream("mallory"), 1, UserDisabled.TOPIC, b"\x00garbage"))
+    insert_as_owner(
+        driver.service, database, StoredEvent(driver.stream("mallory"), 1, UserDisabled.TOPIC, b"\x00garbage")
+    )
     answering = Answering("answering", topics=(UserDisabled.TOPIC,))
     ignoring = Answering("ignoring", topics=(SessionCreated.TOPIC,))
     follower = follow(answering, ignoring)

@@ -165,7 +165,7 @@ def test_a_poison_event_parks_the_projection_at_its_position_and_service_goes_on
 ):
     """F-18."""
     session_id = driver.sign_in()
-    insert_as_owner(driver, database, StoredEvent(driver.stream("mallory"), 1, topic, state))
+    insert_as_owner(driver.service, database, StoredEvent(driver.stream("mallory"), 1, topic, state))
     follower = follow(projections=[diary])
     until(lambda: diary.name in stopped(driver))
     parked = stopped(driver)[diary.name]
