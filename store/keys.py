@@ -78,6 +78,7 @@ class KeyStore:
 
     def _open(self, database: Database, master_key_file: Path, *, create: bool) -> None:
         self.database = database
+        self._withheld: frozenset[UUID] = frozenset()
         self._master = _read_master_key(master_key_file, create=create)
         if create:
             self._make_pepper()
@@ -141,7 +142,15 @@ class KeyStore:
 
     def unwrap(self, rows: Iterable[Any]) -> dict[UUID, bytes]:
         """Open rows of `stream_keys_query`."""
-        return {stream: unseal(self._master, wrapped, stream.bytes) for stream, wrapped in rows if wrapped}
+        return {
+            stream: unseal(self._master, wrapped, stream.bytes)
+            for stream, wrapped in rows
+            if wrapped and stream not in self._withheld
+        }
+
+    def withhold(self, erased: Iterable[UUID]) -> None:
+        """Give out no key of these, also where a restored backup has it: who only reads cannot destroy it."""
+        self._withheld = frozenset(erased)
 
     def erase(self, stream: UUID) -> None:
         """Put a tombstone in the place of the user's key, also where he never had one: none is made any more."""

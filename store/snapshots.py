@@ -29,8 +29,10 @@ class Snapshotter:
         self._thread.start()
 
     def consider(self, aggregate: Acting, since: int) -> None:
-        """Take a snapshot if a user has come past a multiple of `EVERY` events since that version."""
-        if aggregate.version // EVERY > since // EVERY and isinstance(aggregate, User) and not self._queue.full():
+        """Take a snapshot of a user, not an erased one, who has come past a multiple of `EVERY` events since then."""
+        if not isinstance(aggregate, User) or aggregate.erasure:
+            return
+        if aggregate.version // EVERY > since // EVERY and not self._queue.full():
             self._queue.put(UserSnapshot.take(aggregate))
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from api.app import open_service
 from api.service import Service
 from api.settings import Settings, SettingsError, load_settings
 from domain.errors import StoreUnavailable
+from projections.erasures import erased_streams
 from store.clock import Clock, ClockBehindLog
 from store.database import Database, store_errors
 from store.keys import KeyStore, MasterKeyError
@@ -57,6 +58,7 @@ def reading() -> Iterator[Reading]:
             keys = KeyStore.existing(keys_database, Path(settings.master_key_file))
             with store_errors():
                 clock = Clock(not_before=last_recorded_at(database))
+            keys.withhold(erased_streams(database))
             with store_errors():
                 yield Reading(settings, database, keys_database, keys, SealingMapper(keys), clock)
         finally:

@@ -13,6 +13,7 @@ import domain.events
 import domain.session
 import domain.user
 from domain.errors import UserDisabled as UserIsDisabled
+from domain.errors import UserErased as UserIsErased
 from domain.events import EndReason
 from domain.ledger import Claim, Recorded, Request, SessionLedger
 from domain.session import Limits, Session, Timeouts
@@ -33,6 +34,7 @@ from tests.domain.story import (
     enabled,
     ended,
     enrolled,
+    erased,
     event_id,
     moment,
     numbered,
@@ -167,6 +169,30 @@ def test_enrolling_is_recorded_once_and_tells_the_stream(door):
     assert ledger.enrol_user("alice", ASKED).result() == Recorded(ALICE, 1)
     assert ledger.enrol_user("alice", ASKED).result() == Recorded(ALICE, 1)
     assert writer.facts == numbered([enrolled("alice")])
+
+
+def test_erasing_is_recorded_once(door):
+    ledger, writer = door
+    ledger.enrol_user("alice", ASKED)
+    assert ledger.erase_user("alice", ASKED).result().result is True
+    assert ledger.erase_user("alice", ASKED).result().result is False
+    assert writer.facts == numbered([enrolled("alice"), erased(at=0)])
+
+
+def test_erasing_a_user_never_heard_of_enrols_and_erases_him_at_once(door):
+    ledger, writer = door
+    assert ledger.erase_user("mallory", ASKED).result() == Recorded(True, 2)
+    assert writer.facts == numbered([enrolled("mallory"), erased(at=0, stream=stream_of("mallory"))])
+    assert len(writer.commands) == 1
+
+
+def test_who_is_erased_can_neither_sign_in_nor_be_named_as_an_actor(door):
+    ledger, writer = door
+    ledger.erase_user("alice", ASKED)
+    recorded = list(writer.facts)
+    refused = [ledger.create_session("alice", sign_in(PHONE), ASKED), ledger.enrol_user("alice", ASKED)]
+    assert [type(each.exception()) for each in refused] == [UserIsErased] * 2
+    assert writer.facts == recorded
 
 
 def test_the_ends_that_a_disable_brought_are_recorded_up_to_its_version():

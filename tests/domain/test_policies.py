@@ -8,7 +8,7 @@ import pytest
 from domain.errors import StoreUnavailable
 from domain.events import EndReason
 from domain.ledger import Request, SessionLedger
-from domain.policies import EndSessionsOnTimeout, Policy, RevokeSessionsOnUserDisabled
+from domain.policies import DestroyKeyOnUserErased, EndSessionsOnTimeout, Policy, RevokeSessionsOnUserDisabled
 from domain.user import DISABLED, EXPIRY
 from tests.domain.direct_writer import DirectWriter, new_ledger
 from tests.domain.story import (
@@ -238,9 +238,40 @@ def test_a_sweep_of_nobody_asks_nothing(door: Door):
 # -- names that the log and the tracking table keep
 
 
+# -- DestroyKeyOnUserErased
+
+
+def test_when_a_user_is_erased_his_key_is_destroyed_and_nobody_elses(door: Door):
+    ledger, writer = door
+    for user_id in ("alice", "bob"):
+        ledger.create_session(user_id, sign_in(PHONE), ASKED)
+        ledger.disable_user(user_id, ASKED)
+    ledger.erase_user("bob", ASKED)
+    destroyed: list[UUID] = []
+    policy = Following(ledger, DestroyKeyOnUserErased(destroyed.append))
+    asked_before = len(writer.commands)
+    policy.catch_up()
+    assert destroyed == [BOB]
+    policy.again()
+    assert destroyed == [BOB, BOB]
+    assert len(writer.commands) == asked_before
+
+
+def test_a_key_that_could_not_be_destroyed_is_asked_for_again(door: Door):
+    ledger, _ = door
+    ledger.erase_user("bob", ASKED)
+
+    def fail(_: UUID) -> None:
+        raise StoreUnavailable("the keys are away")
+
+    with pytest.raises(StoreUnavailable):
+        Following(ledger, DestroyKeyOnUserErased(fail)).catch_up()
+
+
 def test_the_names_of_the_policies_stay():
     assert (RevokeSessionsOnUserDisabled.name, DISABLED) == (
         "revoke-sessions-on-user-disabled",
         "policy:revoke-sessions-on-user-disabled",
     )
     assert EXPIRY == "policy:end-sessions-on-timeout"
+    assert DestroyKeyOnUserErased.name == "destroy-key-on-user-erased"

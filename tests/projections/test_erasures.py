@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, insert, select, update
@@ -12,12 +13,14 @@ from domain.events import ClientDetails, Fact, SessionCreated, SessionRevoked, U
 from projections.actors import ActorNames
 from projections.rebuild import rebuild
 from projections.sessions import SessionsProjection
+from scripts.cli.opening import reading
 from store.keys import KeyStore, user_keys
 from store.schema import tracking
 from store.sealing import SealBroken, unseal_user_id
 from tests.conftest import OpenService
+from tests.postgres import Database
 from tests.projections.conftest import Drive
-from tests.projections.driver import Driver, until
+from tests.projections.driver import Driver, request, until
 from tests.projections.other_process import OtherProcess
 
 CLIENT = ClientDetails("198.51.100.213", "Canary/1.0")
@@ -123,6 +126,21 @@ def test_a_key_that_was_restored_is_destroyed_before_anything_is_served(
     assert names(restarted).user(driver.stream()) is None
 
 
+def test_a_command_that_only_reads_gives_a_restored_key_out_to_nobody(
+    driver: Driver, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    driver.sign_in(client=CLIENT)
+    before = keys_of(driver.service)
+    erase(driver)
+    restore(driver.service, before)
+    monkeypatch.setenv("LEDGER_DATABASE_URL", database.url)
+    monkeypatch.setenv("LEDGER_KEYS_DATABASE_URL", database.keys_url)
+    monkeypatch.setenv("LEDGER_MASTER_KEY_FILE", str(tmp_path / "master.key"))
+    with reading() as opened:
+        assert opened.keys.find([driver.stream()]) == {}
+    assert keys_of(driver.service) == before
+
+
 def test_an_erasure_that_the_read_model_has_not_folded_yet_counts_too(open_service: OpenService, drive: Drive):
     driver = drive(open_service())
     driver.sign_in(client=CLIENT)
@@ -152,6 +170,16 @@ def test_neither_the_log_alone_nor_keys_with_the_tombstone_open_anything(driver:
 def names(service: Service) -> ActorNames:
     keys: KeyStore = service.keys
     return ActorNames(service.database, keys, service.mapper)
+
+
+def test_who_acted_is_nameless_once_he_is_erased(driver: Driver):
+    """Administrators are people, too."""
+    admin = driver.ledger.enrol_user("admin", request()).result(20).result
+    driver.ledger.disable_user("alice", request(f"user:{admin}")).result(20)
+    assert names(driver.service).name(f"user:{admin}", driver.stream()) == "admin"
+    erase(driver, "admin")
+    assert names(driver.service).name(f"user:{admin}", driver.stream()) is None
+    assert isinstance(driver.ledger.enrol_user("admin", request()).exception(20), UserIsErased)
 
 
 # -- a rebuild
