@@ -191,7 +191,7 @@ def test_a_rebuild_succeeds_and_shows_who_is_erased(driver: Driver):
     erase(driver)
     with driver.service.database.transaction() as connection:
         connection.execute(delete(SessionsProjection().erasures))
-    rebuild(driver.service.database, driver.service.mapper, SessionsProjection)
+    rebuild(driver.service.database, SessionsProjection)
     with driver.service.database.reading() as connection:
         erased = connection.execute(select(SessionsProjection().erasures.c.stream)).scalars().all()
         shown = connection.execute(select(SessionsProjection().sessions.c.stream)).scalars().all()
