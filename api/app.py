@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Receive, Scope, Send
 
-from api import audit, audit_stream, auth, bulk_revocation, health, introspection, metrics, sessions, users
+from api import audit, audit_stream, auth, bulk_revocation, export, health, introspection, metrics, sessions, users
 from api.access_tokens import AccessTokens
 from api.audit_presenting import AuditPresenter
 from api.audit_streams import AuditStreams
@@ -70,7 +70,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         durations=durations,
         log_client=settings.store_client_details,
     )
-    for module in (sessions, auth, bulk_revocation, users, audit_stream, audit, introspection, health, metrics):
+    for module in (sessions, auth, bulk_revocation, users, export, audit_stream, audit, introspection, health, metrics):
         app.router.routes.extend(module.router.routes)  # `include_router` would match each request twice
     install(app)
     complete_document(app, cookie)
@@ -141,6 +141,7 @@ async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: Se
     app.state.guesses = Guesses(settings.guess_limit, service.clock.micros, log_network=settings.store_client_details)
     app.state.touches = Touches(service.ledger)
     app.state.presenter = Presenter(service.keys, service.key_reads)
+    app.state.origin = settings.origin
     app.state.audit_presenter = AuditPresenter(service.keys, service.mapper)
     app.state.cursors = Cursors(service.keys.secret_for("cursors"))
     app.state.claim_key = service.keys.secret_for("idempotency")

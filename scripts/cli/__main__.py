@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from scripts.cli import checkpoint, keys, rebuild, verify
+from scripts.cli import checkpoint, export, keys, rebuild, verify
 from scripts.cli.as_of import as_of
 from scripts.cli.erase_user import erase_user
 from scripts.cli.opening import CANNOT_READ_OR_WRITE
@@ -25,6 +25,7 @@ app.command("rebuild")(rebuild.command)
 app.command("as-of")(as_of)
 app.command("verify")(verify.command)
 app.command("checkpoint")(checkpoint.command)
+app.command("export")(export.command)
 
 
 def main() -> None:

@@ -58,6 +58,7 @@ OF_AUDITORS = {
     ("GET", "/api/audit"): "audit:read",
     ("GET", "/api/audit/events"): "audit:read",
     ("GET", "/api/audit/stream"): "audit:read",
+    ("GET", "/api/audit/export"): "audit:read",
     ("GET", "/api/audit/{event_id}"): "audit:read",
     ("GET", "/api/users/{user_id}/audit"): "audit:read",
 }

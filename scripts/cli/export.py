@@ -1,0 +1,101 @@
+"""`./scripts/ledger export`: the log, or a part of it, as a file that can be verified, or as one to read."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Annotated
+from uuid import UUID
+
+import typer
+
+from api.audit_filter import event_types
+from projections.audit_filter import AuditFilter
+from projections.cloud_events import Unreadable
+from projections.export import Chunk, Format, export
+from scripts.cli.moments import last_moment, moment
+from scripts.cli.opening import CANNOT_READ_OR_WRITE, reading
+from scripts.cli.output import AsJson
+from store.clock import to_micros
+
+
+def command(
+    form: Annotated[Format, typer.Option("--format", help="CloudEvents with the leaf bytes, or a table to read.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to; it is there when it is whole. Otherwise standard output.")
+    ] = None,
+    after: Annotated[int, typer.Option(min=0, help="Go on behind this position.")] = 0,
+    event_type: Annotated[str | None, typer.Option(help="One type of event.")] = None,
+    user: Annotated[str | None, typer.Option(help="About this user.")] = None,
+    session: Annotated[UUID | None, typer.Option(help="About this session.")] = None,
+    actor: Annotated[str | None, typer.Option(help="By this actor, as events name actors.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--from", parser=moment, metavar="TIME", help="Recorded from this moment on.")
+    ] = None,
+    to: Annotated[
+        datetime | None, typer.Option("--to", parser=last_moment, metavar="TIME", help="Recorded up to this moment.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write events out, oldest first; then say on stderr how many, and the position to go on behind."""
+    if event_type is not None and event_type not in event_types():
+        raise typer.BadParameter(f"There is no type {event_type!r}: {', '.join(event_types())}.")
+    with reading() as opened, _told():
+        stream = opened.keys.pseudonym(user) if user is not None else None
+        start, end = to_micros(since) if since else None, to_micros(to) if to else None
+        asked = AuditFilter(event_type, stream, session, actor, start, end)
+        chunks = export(opened.database, asked, form, opened.settings.origin, after)
+        if output is None:
+            events, position = _write(chunks, sys.stdout.buffer.write)
+            sys.stdout.buffer.flush()
+        else:
+            with whole(output) as file:
+                events, position = _write(chunks, file.write)
+    _say(events, position, form, as_json=as_json)
+
+
+def _write(chunks: Iterator[Chunk], write: Callable[[bytes], object]) -> tuple[int, int]:
+    events = position = 0
+    for chunk in chunks:
+        write(chunk.lines)
+        events, position = events + chunk.events, chunk.position
+    return events, position
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that has its name only when it is complete and on disk."""
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Unreadable as error:
+        typer.echo(f"{error}. What was written is not complete.", err=True)
+        raise typer.Exit(CANNOT_READ_OR_WRITE) from error
+
+
+def _say(events: int, position: int, form: Format, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(f'{{"events":{events},"position":{position}}}', err=True)
+        return
+    typer.echo(f"{events} events. To go on later: --after {position}", err=True)
+    if form is Format.CSV:
+        typer.echo("A CSV file is for reading and is no evidence; NDJSON can be verified.", err=True)

@@ -1,0 +1,77 @@
+"""`GET /api/audit/export`: the log as a stream, for auditors."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from domain.errors import StoreUnavailable
+from projections import export as exporting
+from store.api_keys import Scope
+from store.audit_access import accesses
+from tests.api.client import ADMIN, Api, bearer, told
+from tests.clock import ManualClock
+
+PATH = "/api/audit/export"
+
+
+def positions(text: str) -> list[str]:
+    return [json.loads(line)["position"] for line in text.splitlines()]
+
+
+def test_an_auditor_gets_every_event(api: Api):
+    api.sign_in()
+    _, auditor = api.key(Scope.AUDIT_READ)
+    answer = api.get(f"{PATH}?user_id=alice", bearer(auditor))
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
+    first, second = map(json.loads, answer.text.splitlines())
+    assert (first["type"], second["type"]) == ("dev.session-ledger.UserEnrolled", "dev.session-ledger.SessionCreated")
+    assert first["source"] == "session-ledger"
+
+
+def test_filters_are_those_of_the_search(api: Api, clock: ManualClock):
+    for user in ("alice", "bob"):
+        api.sign_in(user)
+        clock.advance(86_400)
+    assert positions(api.get(f"{PATH}?user_id=bob", ADMIN).text) == ["3", "4"]
+    assert positions(api.get(f"{PATH}?event_type=SessionCreated&after=2", ADMIN).text) == ["4"]
+    assert positions(api.get(f"{PATH}?end_date=2026-11-23", ADMIN).text) == ["1", "2"]
+    assert told(api.get(f"{PATH}?event_type=Nothing", ADMIN)) == (422, "invalid-request")
+    assert told(api.get(f"{PATH}?page=1", ADMIN)) == (422, "invalid-request")
+    assert told(api.get(f"{PATH}?after=1&after=2", ADMIN)) == (422, "invalid-request")
+    assert told(api.get(f"{PATH}?format=xml", ADMIN)) == (422, "invalid-request")
+
+
+def test_a_table_is_called_what_it_is(api: Api):
+    api.sign_in()
+    answer = api.get(f"{PATH}?format=csv", ADMIN)
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8; header=present"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="ledger-not-evidence.csv"'
+    assert [row[0] for row in csv.reader(io.StringIO(answer.text))] == ["position", "1", "2"]
+
+
+def test_who_reads_is_recorded(api: Api):
+    key, auditor = api.key(Scope.AUDIT_READ)
+    api.get(f"{PATH}?user_id=alice@example.com", bearer(auditor))
+    with api.service.database.reading() as connection:
+        [access] = accesses(connection)
+    assert access.reader == f"key:{key.key_id}"
+    assert '"call": "export"' in access.filter
+    assert "alice" not in access.filter
+
+
+def test_what_cannot_be_read_on_does_not_look_complete(api: Api, monkeypatch: pytest.MonkeyPatch):
+    for user in ("alice", "bob"):
+        api.sign_in(user)
+    monkeypatch.setattr(exporting, "PAGE", 2)
+    real = exporting.next_page
+
+    def gone_after_two(connection, after, until, *more):
+        if after == 2:
+            raise StoreUnavailable("gone")
+        return real(connection, after, 2, *more)
+
+    monkeypatch.setattr(exporting, "next_page", gone_after_two)
+    with pytest.raises(RuntimeError):  # which the server tells its client by closing without an end
+        api.get(PATH, ADMIN)
