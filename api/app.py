@@ -11,7 +11,19 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Receive, Scope, Send
 
-from api import audit, audit_stream, auth, bulk_revocation, export, health, introspection, metrics, sessions, users
+from api import (
+    audit,
+    audit_stream,
+    auth,
+    bulk_revocation,
+    evidence,
+    export,
+    health,
+    introspection,
+    metrics,
+    sessions,
+    users,
+)
 from api.access_tokens import AccessTokens
 from api.audit_presenting import AuditPresenter
 from api.audit_streams import AuditStreams
@@ -70,7 +82,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         durations=durations,
         log_client=settings.store_client_details,
     )
-    for module in (sessions, auth, bulk_revocation, users, export, audit_stream, audit, introspection, health, metrics):
+    for module in (sessions, auth, bulk_revocation, users, export, audit_stream, audit, evidence, introspection, health,
+                   metrics):  # fmt: skip
         app.router.routes.extend(module.router.routes)  # `include_router` would match each request twice
     install(app)
     complete_document(app, cookie)

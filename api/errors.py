@@ -66,6 +66,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "not-found": Kind(404, "Nothing here"),
         "session-not-found": Kind(404, "No such session"),
         "event-not-found": Kind(404, "No such event"),
+        "no-checkpoint": Kind(404, "No checkpoint yet"),
+        "position-not-sealed": Kind(404, "Not sealed yet"),
         "method-not-allowed": Kind(405, "The method is not allowed here"),
         "request-timeout": Kind(408, "The request took too long to arrive"),
         "idempotent-session-ended": Kind(409, "The session of this idempotency key has ended"),

@@ -379,6 +379,31 @@ class ErasedUser(Message):
     erased: bool = Field(examples=[True])
 
 
+HASH = "LP73YnWX4AtWSXV3Stco7yEHBnWfym1kE4xt/By/LNo="
+
+
+class InclusionProof(_Answer):
+    """With the event's leaf, this leads to the root of the checkpoint. Hashes are SHA-256 in base64."""
+
+    position: int = Field(examples=[4711], description="Counts from 1; the leaf's index counts from 0.")
+    leaf_hash: str = Field(examples=[HASH])
+    size: int = Field(examples=[5000], description="How many events the checkpoint covers.")
+    proof: list[str] = Field(examples=[[HASH]], description="From the leaf's neighbour to below the root.")
+    checkpoint: str = Field(examples=[f"session-ledger\n5000\n{HASH}\n\n— session-ledger AAAA\n"])
+
+
+class ConsistencyProof(_Answer):
+    """With both roots, this shows that nothing before `from` was altered. Hashes are SHA-256 in base64."""
+
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+
+    first: int = Field(alias="from", examples=[4711])
+    to: int = Field(examples=[5000])
+    from_root: str = Field(examples=[HASH])
+    to_root: str = Field(examples=[HASH])
+    proof: list[str] = Field(examples=[[HASH]])
+
+
 class Health(_Answer):
     status: str = Field(examples=["ok"])
 

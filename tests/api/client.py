@@ -266,8 +266,9 @@ def same_but_request_id(answer: httpx.Response) -> tuple[int, dict[str, str], st
 
 
 def settled(api: Api) -> None:
-    """Wait until the policies have answered the whole log: from here on nothing is recorded by itself."""
+    """Wait until the policies have answered the whole log, and seal it: from here on nothing happens by itself."""
     until(lambda: all(policy.lag_events == 0 for policy in api.service.follower.progress()))
+    api.service.sealer.seal()
 
 
 def until(is_true: Callable[[], bool], *, seconds: float = 20) -> None:

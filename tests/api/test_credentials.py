@@ -61,8 +61,14 @@ OF_AUDITORS = {
     ("GET", "/api/audit/export"): "audit:read",
     ("GET", "/api/audit/{event_id}"): "audit:read",
     ("GET", "/api/users/{user_id}/audit"): "audit:read",
+    ("GET", "/api/ledger/key"): "audit:read",
+    ("GET", "/api/ledger/checkpoint"): "audit:read",
+    ("GET", "/api/ledger/proof/inclusion"): "audit:read",
+    ("GET", "/api/ledger/proof/consistency"): "audit:read",
 }
 BODIES: dict[Call, dict[str, Any]] = {
+    ("GET", "/api/ledger/proof/inclusion"): {"params": {"position": 1}},
+    ("GET", "/api/ledger/proof/consistency"): {"params": {"from": 1, "to": 2}},
     ("POST", "/api/sessions"): {"json": {"user_id": "victim"}},
     ("POST", "/oauth2/introspect"): {"data": {"token": "x"}},
     ("POST", "/api/sessions/revoke"): {"json": {"reason": "revoke_all", "dry_run": True}},
@@ -75,6 +81,8 @@ UNSAFE_OF_USERS = [call for call in OF_USERS if call[0] != "GET"]
 def send(api: Api, call: Call, headers: Any, session_id: str = "x") -> httpx.Response:
     """A call as somebody would make it whose credential is good: nothing else is wrong with it."""
     method, template = call
+    if "/ledger/" in template:
+        api.service.sealer.seal()
     user_id = "leaver" if call == ERASE else "victim"
     path = template.format(user_id=user_id, session_id=session_id, event_id=first_event(api))
     return api.request(method, path, headers, **BODIES.get(call, {}))

@@ -79,7 +79,7 @@ def test_every_route_says_which_credentials_it_takes(document: dict[str, Any]):
         if name.endswith(("/healthz", "/readyz", "/metrics")):
             assert named == set(), name
         else:
-            of_services = "/users/" in name or "/audit" in name or name in OF_SERVICES
+            of_services = "/users/" in name or "/audit" in name or "/ledger/" in name or name in OF_SERVICES
             assert named == ({"bearer"} if of_services else set(schemes)), name
 
 

@@ -60,6 +60,7 @@ BEYOND_A_PATTERN = {
     "at most 255 bytes of UTF-8 are allowed": "a schema counts characters",
     "lies in the future": "a schema has no clock",
     "goes with no other parameter": "the document describes parameters one by one",
+    "is larger than to": "a schema of one parameter knows no other",
     "goes with no cursor": "a schema of one parameter knows no other",
     "lies after end_date": "a schema of one parameter knows no other",
     "not a moment of the years 1 to 9999 in UTC": "the offset may lead out of the years that the text shows",
