@@ -19,7 +19,7 @@ from domain.errors import StoreUnavailable
 from scripts import demo
 from scripts.deadlines import PunctualProtocol, PunctualServer
 from store.clock import Clock, ClockBehindLog
-from store.keys import MasterKeyError
+from store.master_key import MasterKeyError
 from store.signing import SigningKeyError
 
 GRACE_S = 10

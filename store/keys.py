@@ -6,28 +6,26 @@ A user's key has three states: none, active, erased (a tombstone, so that a new 
 import hashlib
 import hmac
 import os
-import tempfile
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Column, Insert, LargeBinary, MetaData, Table, Text, bindparam, insert, select
+from sqlalchemy import Column, Connection, Insert, LargeBinary, MetaData, Table, Text, bindparam, insert, select
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from domain.errors import StoreUnavailable, UserErased
 from store.database import Database, store_errors
 from store.failpoints import Failpoint, reach
+from store.master_key import KEY_BYTES, MasterKey, MasterKeyError, Ring, open_with
+from store.master_key import create as make_master_key
 from store.reads import Query, padded
 from store.schema import Id, bindings, head, one_creator_at_a_time
-from store.sealing import SealBroken, seal, unseal
+from store.sealing import SealBroken
 
-KEY_BYTES = 32
 LOOKED_UP_AT_ONCE = 256
 
 metadata = MetaData()
@@ -43,12 +41,9 @@ secrets = Table(
     "secrets", metadata, Column("name", Text, primary_key=True), Column("wrapped", LargeBinary, nullable=False)
 )
 
+_WRAPPING = "hashtext('session-ledger: wrapping')"
 _PEPPER = select(secrets.c.wrapped).where(secrets.c.name == "pepper")
 _KEYS = select(user_keys.c.stream, user_keys.c.wrapped)
-
-
-class MasterKeyError(Exception):
-    """The master key file is missing, unreadable, or not the one that these keys were wrapped with."""
 
 
 class KeyErased(UserErased):
@@ -79,10 +74,12 @@ class KeyStore:
     def _open(self, database: Database, master_key_file: Path, *, create: bool) -> None:
         self.database = database
         self._withheld: frozenset[UUID] = frozenset()
-        self._master = _read_master_key(master_key_file, create=create)
+        if create:
+            make_master_key(master_key_file)
+        self.master = MasterKey(master_key_file, self.check_ring)
         if create:
             self._make_pepper()
-        self.pepper = self._read_pepper(master_key_file)
+        self.pepper = self._read_pepper(self.master.open)
 
     def pseudonym(self, user_id: str) -> UUID:
         """A user's stream: a version 8 UUID (RFC 9562) made of HMAC-SHA-256(pepper, user id)."""
@@ -143,7 +140,7 @@ class KeyStore:
     def unwrap(self, rows: Iterable[Any]) -> dict[UUID, bytes]:
         """Open rows of `stream_keys_query`."""
         return {
-            stream: unseal(self._master, wrapped, stream.bytes)
+            stream: self.master.open(wrapped, stream.bytes)
             for stream, wrapped in rows
             if wrapped and stream not in self._withheld
         }
@@ -174,8 +171,8 @@ class KeyStore:
         return list(left)
 
     def _create(self, streams: Sequence[UUID]) -> None:
-        rows = [{"stream": s, "wrapped": seal(self._master, os.urandom(KEY_BYTES), s.bytes)} for s in streams]
-        with store_errors(), self.database.transaction() as connection:
+        with self._wrapping() as connection:
+            rows = [{"stream": s, "wrapped": self.master.wrap(os.urandom(KEY_BYTES), s.bytes)} for s in streams]
             connection.execute(self._insert_if_absent(user_keys), rows)
         reach(Failpoint.AFTER_KEY_COMMIT)
 
@@ -185,20 +182,38 @@ class KeyStore:
 
     def _make_pepper(self) -> None:
         """Unless another process has made it since."""
-        wrapped = seal(self._master, os.urandom(KEY_BYTES), b"pepper")
-        with store_errors(), self.database.transaction() as connection:
+        with self._wrapping() as connection:
+            wrapped = self.master.wrap(os.urandom(KEY_BYTES), b"pepper")
             connection.execute(self._insert_if_absent(secrets).values(name="pepper", wrapped=wrapped))
 
-    def _read_pepper(self, master_key_file: Path) -> bytes:
+    @contextmanager
+    def _wrapping(self) -> Iterator[Connection]:
+        """A transaction that a rotation of the master key waits for; on SQLite by its write lock."""
+        with store_errors(), self.database.transaction() as connection:
+            if not self.database.is_sqlite:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({_WRAPPING})")
+            yield connection
+
+    def await_wrapping(self) -> None:
+        """Return once nobody who looked at the master key file before this call can still add a key."""
+        with store_errors(), self.database.transaction() as connection:
+            if not self.database.is_sqlite:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRAPPING})")
+
+    def check_ring(self, ring: Ring) -> None:
+        """Raises `MasterKeyError` when these keys were wrapped with none of this ring."""
+        self._read_pepper(partial(open_with, ring))
+
+    def _read_pepper(self, unwrap: Callable[[bytes, bytes], bytes]) -> bytes:
         with store_errors(), self.database.reading() as connection:
             wrapped = connection.execute(_PEPPER).scalar()
         if wrapped is None:
             raise MasterKeyError(f"{self.database.url.render_as_string()} holds no keys yet.")
         try:
-            return unseal(self._master, wrapped, b"pepper")
+            return unwrap(wrapped, b"pepper")
         except SealBroken as error:
             raise MasterKeyError(
-                f"{master_key_file} is not the master key that these keys were wrapped with."
+                f"{self.master.path} is not the master key that these keys were wrapped with."
             ) from error
 
 
@@ -206,37 +221,3 @@ class KeyStore:
 def stream_keys_query(size: int) -> Query:
     """The wrapped keys of `size` users, named `s0`, `s1`, …"""
     return Query(_KEYS.where(user_keys.c.stream.in_([bindparam(f"s{i}") for i in range(size)])))
-
-
-def _read_master_key(path: Path, *, create: bool) -> bytes:
-    try:
-        if create and not path.exists():
-            _write_master_key(path)
-        key = b64decode(path.read_text().strip(), validate=True)
-    except FileNotFoundError as error:
-        raise MasterKeyError(
-            f"{path} is missing, and keys wrapped with it exist: restore it from its backup."
-        ) from error
-    except (OSError, UnicodeDecodeError, Base64Error) as error:
-        raise MasterKeyError(f"{path} cannot be read as a master key: {error}") from error
-    if len(key) != KEY_BYTES:
-        raise MasterKeyError(f"{path} holds {len(key)} bytes; a master key is {KEY_BYTES} bytes in base64.")
-    return key
-
-
-def _write_master_key(path: Path) -> None:
-    """Whole or not at all, readable to its owner only; when two processes do it at once, the first one's stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(b64encode(os.urandom(KEY_BYTES)) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        Path(draft).unlink()
-    directory = os.open(path.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)

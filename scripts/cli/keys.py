@@ -1,4 +1,4 @@
-"""`./scripts/ledger keys`: the API keys of services and administrators."""
+"""`./scripts/ledger keys`: the API keys of services and administrators, and the master key."""
 
 from typing import Annotated, Any
 
@@ -7,12 +7,13 @@ import typer
 from api.ids import new_uuid7
 from domain.ledger import Request
 from projections.api_keys import OPERATOR, list_keys
+from scripts.cli import rotate_master
 from scripts.cli.opening import NO, reading, service
 from scripts.cli.output import AsJson, print_json, print_table
 from store.api_keys import ApiKey, Scope, create_key, revoke_key
 from store.clock import from_micros
 
-app = typer.Typer(no_args_is_help=True, help="API keys of services and administrators.")
+app = typer.Typer(no_args_is_help=True, help="API keys of services and administrators, and the master key.")
 
 COLUMNS = ("id", "name", "scopes", "created_at", "revoked_at")
 
@@ -57,6 +58,9 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `list` shows i
         print_json({"id": key_id, "revoked": True})
     else:
         typer.echo(f"Key {key_id} is revoked.", err=True)
+
+
+app.command("rotate-master")(rotate_master.command)
 
 
 def _request() -> Request:

@@ -16,7 +16,8 @@ from domain.errors import StoreUnavailable
 from projections.erasures import erased_streams
 from store.clock import Clock, ClockBehindLog
 from store.database import Database, store_errors
-from store.keys import KeyStore, MasterKeyError
+from store.keys import KeyStore
+from store.master_key import MasterKeyError
 from store.recorder import last_recorded_at
 from store.sealing import SealingMapper
 from store.signing import SigningKeyError
@@ -75,6 +76,19 @@ def log_only() -> Iterator[Database]:
             database.must_exist()
             with store_errors():
                 yield database
+        finally:
+            database.close()
+
+
+@contextmanager
+def keys_only() -> Iterator[KeyStore]:
+    """The keys that are there, without the log."""
+    with _told():
+        settings = load_settings(os.environ)
+        database = Database(settings.keys_database_url)
+        try:
+            database.must_exist()
+            yield KeyStore.existing(database, Path(settings.master_key_file))
         finally:
             database.close()
 

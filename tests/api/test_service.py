@@ -13,7 +13,7 @@ from api.service import Service, Stores, durable
 from domain.errors import OutcomeUnknown, StoreUnavailable
 from domain.ledger import Recorded
 from domain.session import Limits
-from store.keys import MasterKeyError
+from store.master_key import MasterKeyError
 from tests.postgres import Database, PostgresCluster
 
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)

@@ -13,7 +13,8 @@ from sqlalchemy import update
 from api.service import Service
 from domain.events import ClientDetails
 from store.database import Database
-from store.keys import KeyErased, KeyStore, MasterKeyError, user_keys
+from store.keys import KeyErased, KeyStore, user_keys
+from store.master_key import MasterKeyError
 from tests.postgres import Database as Place
 from tests.store.given import Caller, another_writer, at_once, child, refusal, result, whole
 
