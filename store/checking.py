@@ -81,6 +81,11 @@ class Checker:
             self._versions.put_aside()
         return hashes
 
+    def unreadable(self) -> list[bytes]:
+        """Something stands at the expected position, but not what it is the leaf of."""
+        self.expected += 1
+        return [NO_LEAF]
+
     def ends(self, until: int) -> list[bytes]:
         """The log should go on up to here: what stands for the leaves that are missing."""
         hashes: list[bytes] = []

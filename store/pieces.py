@@ -104,18 +104,20 @@ def _pieces(database: Database, run: Run, directory: Path) -> Iterator[Piece | R
             hashes = [each for page in log.rows(number * PIECE, end) for each in checker.check(page)]
             is_empty = not hashes
             hashes += checker.ends(end)
-            yield _piece(log, number, end, hashes, run.sizes)
+            yield piece_of(number, hashes, run.sizes, [*_differing(log, number, hashes)])
             if is_empty:
                 break
         versions.put_aside()
     yield Rest(checker.findings, versions.stretches)
 
 
-def _piece(log: RawLog, number: int, end: int, hashes: list[bytes], sizes: Sequence[int]) -> Piece:
+def piece_of(number: int, hashes: list[bytes], sizes: Sequence[int], differing: Sequence[int]) -> Piece:
+    """The piece that these leaves are; `differing` are their places."""
     start = number * PIECE
+    end = start + len(hashes)
     leaves = Leaves(hashes)
     roots = {size: root(leaves.subtree, size - start) for size in (*sizes, end) if start < size <= end}
-    return Piece(end, roots, [start + 1 + place for place in _differing(log, number, hashes)])
+    return Piece(end, roots, [start + 1 + place for place in differing])
 
 
 def _differing(log: RawLog, number: int, hashes: list[bytes]) -> Iterator[int]:

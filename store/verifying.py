@@ -59,7 +59,7 @@ def verify_log(
             findings.take(rest.findings)
         for gap in gaps([stretch for rest in rests for stretch in rest.stretches]):
             findings.add(gap.position, f"version {gap.version} of its stream, where {gap.expected} comes next")
-    _compare(outline.last or 0, signed, pieces, findings)
+    compare(outline.last or 0, signed, pieces, findings)
     return report_of(outline.last or 0, signed, findings)
 
 
@@ -112,7 +112,8 @@ def _said(heads: Sequence[tuple[Any, Any]]) -> str:
 # -- what was signed, and what is there
 
 
-def _compare(last: int, signed: Sequence[Signed], pieces: Sequence[Piece], findings: Findings) -> None:
+def compare(last: int, signed: Sequence[Signed], pieces: Sequence[Piece], findings: Findings) -> None:
+    """Whether the log, which ends at `last`, comes at each size to the root that was signed."""
     roots = roots_of(pieces)
     for each in signed:
         if each.size > last:

@@ -50,7 +50,7 @@ class Reading:
 @contextmanager
 def reading() -> Iterator[Reading]:
     """Open what is there. A ledger that does not exist is an error, and stays so."""
-    with _told():
+    with told():
         settings = load_settings(os.environ)
         database, keys_database = Database(settings.database_url), Database(settings.keys_database_url)
         try:
@@ -70,7 +70,7 @@ def reading() -> Iterator[Reading]:
 @contextmanager
 def log_only() -> Iterator[Database]:
     """The database of the log and its read models, without any key."""
-    with _told():
+    with told():
         database = Database(load_settings(os.environ).database_url)
         try:
             database.must_exist()
@@ -83,7 +83,7 @@ def log_only() -> Iterator[Database]:
 @contextmanager
 def keys_only() -> Iterator[KeyStore]:
     """The keys that are there, without the log."""
-    with _told():
+    with told():
         settings = load_settings(os.environ)
         database = Database(settings.keys_database_url)
         try:
@@ -96,7 +96,7 @@ def keys_only() -> Iterator[KeyStore]:
 @contextmanager
 def service() -> Iterator[Service]:
     """Open the store to record something through the front door, as a server does, beside those that run."""
-    with _told():
+    with told():
         opened = open_service(load_settings(os.environ))
         try:
             yield opened
@@ -105,7 +105,7 @@ def service() -> Iterator[Service]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Say on stderr what is wrong, and end with the exit code for it."""
     try:
         yield

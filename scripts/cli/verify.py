@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from api.app import signing_key_file
 from api.settings import load_settings
-from scripts.cli.opening import NO, log_only
+from projections.export_check import PartOnly, verify_export
+from scripts.cli.opening import CANNOT_READ_OR_WRITE, NO, log_only, told
 from scripts.cli.output import AsJson, print_json
 from store.database import Database
 from store.notes import Checkpoint, NoteError, Verifier
@@ -33,22 +34,45 @@ Key = Annotated[Verifier | None, typer.Option("--key", parser=_vkey, help="The p
 Notes = Annotated[list[Path] | None, typer.Option("--checkpoint", help="A note that was kept elsewhere; repeatable.")]
 
 
-def command(key: Key = None, checkpoint: Notes = None, as_json: AsJson = False) -> None:
+Export = Annotated[Path | None, typer.Option(help="An NDJSON export of the whole log, in the place of a database.")]
+
+
+def command(export: Export = None, key: Key = None, checkpoint: Notes = None, as_json: AsJson = False) -> None:
     """Rehash and read every event, check every checkpoint, and name the first position where something is wrong.
 
     Exit code 0: intact; 1: altered. The service may run meanwhile. Without --key the signing key's file is asked.
+    Offline, --export needs --key and a --checkpoint.
     """
-    with log_only() as database:
-        path = signing_key_file(load_settings(os.environ))
-        verifier = key or SigningKey(path).verifier
-        known = [*_remembered(memory_of(path), verifier, key is not None), *_kept(checkpoint or [], verifier)]
-        report = _verified(database, verifier, known)
+    report = _of_database(key, checkpoint or []) if export is None else _of_export(export, key, checkpoint or [])
     if as_json:
         print_json(_as_json(report))
     else:
         _tell(report)
     if not report.is_intact:
         raise typer.Exit(NO)
+
+
+def _of_export(export: Path, verifier: Verifier | None, notes: list[Path]) -> Report:
+    if verifier is None or not notes:
+        raise typer.BadParameter("An export is verified with --key and at least one --checkpoint.")
+    with told():
+        signed = _kept(notes, verifier)
+        try:
+            with export.open("rb") as lines:
+                return verify_export(lines, signed)
+        except PartOnly as error:
+            raise typer.BadParameter(str(error)) from error
+        except OSError as error:
+            typer.echo(f"{export} cannot be read: {error}", err=True)
+            raise typer.Exit(CANNOT_READ_OR_WRITE) from error
+
+
+def _of_database(key: Verifier | None, notes: list[Path]) -> Report:
+    with log_only() as database:
+        path = signing_key_file(load_settings(os.environ))
+        verifier = key or SigningKey(path).verifier
+        known = [*_remembered(memory_of(path), verifier, key is not None), *_kept(notes, verifier)]
+        return _verified(database, verifier, known)
 
 
 def _remembered(memory: Path, verifier: Verifier, may_be_elsewhere: bool) -> list[Signed]:

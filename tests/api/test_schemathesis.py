@@ -118,6 +118,9 @@ class Run:
 
 
 def play(api: Api) -> Run:
+    """On a log that is sealed, so that there is something to prove."""
+    api.sign_in()
+    api.service.sealer.seal()
     run = Run()
     for event in from_schema(loaded(api)).execute():
         run.take(event)

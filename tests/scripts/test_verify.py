@@ -119,3 +119,28 @@ def test_nothing_is_signed_yet(ledger: Ledger, var: Path):
     ran = ledger("checkpoint")
     assert (ran.returncode, ran.stderr) == (1, "Nothing is signed yet.\n")
     assert ledger("verify").stdout == "0 events: intact\n0 checkpoints, the last at 0; 0 events are newer\n"
+
+
+@pytest.mark.usefixtures("log")
+def test_an_export_is_verified_offline(ledger: Ledger, var: Path, tmp_path: Path):
+    vkey, note, export = ledger("checkpoint", "--key").stdout.strip(), tmp_path / "note", tmp_path / "export"
+    note.write_text(ledger("checkpoint").stdout)
+    export.write_text(ledger("export", "--format", "ndjson").stdout)
+    for path in [*var.iterdir()]:
+        path.unlink()
+    offline = ("verify", "--export", str(export), "--key", vkey, "--checkpoint", str(note))
+    ran = ledger(*offline)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "6 events: intact\n1 checkpoints, the last at 5; 1 events are newer\n"
+    export.write_text(export.read_text().replace('"position":"3"', '"position":"4"'))
+    ran = ledger(*offline)
+    assert (ran.returncode, ran.stdout.splitlines()[0]) == (
+        1,
+        "position 3: the line says something else than its leaf: position",
+    )
+    export.write_text("".join(export.read_text().splitlines(keepends=True)[2:]))
+    ran = ledger(*offline)
+    assert ran.returncode == 2
+    assert "only a whole one can be verified" in " ".join(ran.stderr.replace("│", " ").split())
+    assert ledger("verify", "--export", str(export), "--key", vkey).returncode == 2
+    assert ledger("verify", "--export", str(tmp_path / "nothing"), *offline[3:]).returncode == 3

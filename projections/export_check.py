@@ -1,0 +1,94 @@
+"""Verifies an export offline: with the public key and notes that were kept, and nothing of the service (TEV-05)."""
+
+import tempfile
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pydantic_core import from_json
+
+from projections.cloud_events import CloudEvents, Unreadable
+from store.checking import Checker, Findings
+from store.legible import Legible
+from store.log import Record, record_of
+from store.pieces import BEFORE_ALL, PIECE, Piece, piece_of
+from store.sealing import NoKeys, SealingMapper
+from store.stored_rows import StoredRow
+from store.verifying import Report, Signed, compare, report_of
+from store.versions import Versions, gaps
+
+
+class PartOnly(Exception):
+    """The export does not begin with the log's first event."""
+
+
+def verify_export(lines: Iterable[bytes], signed: Sequence[Signed]) -> Report:
+    """What is wrong with an NDJSON export of the whole log. Raises `PartOnly`. Memory stays flat."""
+    signed = sorted(signed)
+    with tempfile.TemporaryDirectory() as directory:
+        versions = Versions(Path(directory), "export")
+        checker = Checker(0, BEFORE_ALL, Legible(SealingMapper(NoKeys())), versions)
+        pieces = list(_pieces(_hashes(lines, checker), [each.size for each in signed]))
+        versions.put_aside()
+        findings = checker.findings
+        for gap in gaps(versions.stretches):
+            findings.add(gap.position, f"version {gap.version} of its stream, where {gap.expected} comes next")
+    last = checker.expected - 1
+    compare(last, signed, pieces, findings)
+    return report_of(last, signed, findings)
+
+
+def _hashes(lines: Iterable[bytes], checker: Checker) -> Iterator[bytes]:
+    """The hash of each leaf."""
+    for number, line in enumerate(lines):
+        record = _record(line, checker.expected, checker.findings)
+        if record is None:
+            yield from checker.unreadable()
+            continue
+        if number == 0 and record.position != 1:
+            raise PartOnly(f"The export begins at position {record.position}; only a whole one can be verified.")
+        if record.position > checker.expected + PIECE:
+            checker.findings.add(checker.expected, f"up to {record.position - 1} missing; nothing further was read")
+            return
+        yield from checker.check([_row(record)])
+
+
+def _record(line: bytes, expected: int, findings: Findings) -> Record | None:
+    """What the leaf of a line says, which the rest of the line must say too."""
+    try:
+        told = from_json(line)
+        record = record_of(a2b_base64(told["leaf"], strict_mode=True))
+    except (ValueError, KeyError, TypeError, Base64Error) as error:
+        findings.add(expected, f"the line has no leaf that can be read: {error}")
+        return None
+    try:
+        again = CloudEvents(told["source"])([_row(record)])
+        differing = [] if again == line else _differing(from_json(again), told)
+    except (Unreadable, KeyError, TypeError) as error:
+        differing = [str(error)]
+    if differing:
+        findings.add(record.position, f"the line says something else than its leaf: {', '.join(differing)}")
+    return record
+
+
+def _differing(expected: dict[str, object], told: dict[str, object]) -> list[str]:
+    """The members that are not as the leaf has them."""
+    return [name for name in sorted(expected.keys() | told.keys()) if expected.get(name) != told.get(name)]
+
+
+def _row(record: Record) -> StoredRow:
+    return StoredRow(*record._replace(stream=record.stream.bytes))  # type: ignore[arg-type]
+
+
+def _pieces(hashes: Iterable[bytes], sizes: Sequence[int]) -> Iterator[Piece]:
+    """Of a whole number of leaves each, but for the last one."""
+    held: list[bytes] = []
+    number = 0
+    for each in hashes:
+        held.append(each)
+        if len(held) == PIECE:
+            yield piece_of(number, held, sizes, [])
+            number, held = number + 1, []
+    if held:
+        yield piece_of(number, held, sizes, [])
