@@ -6,10 +6,11 @@ code has begun to fill are not gone on with: they are dropped.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 from sqlalchemy import Connection, MetaData, delete, inspect, update
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -103,9 +104,15 @@ class Shadow:
         connection.execute(delete(tracking).where(tracking.c.name.startswith(self.name, autoescape=True)))
 
     def fold(self, until: int, report: Report) -> None:
-        """Apply the events up to `until`, page by page. Raises `RebuildStopped` at one that does not go in."""
-        with self._database.reading() as reader:
-            for page in pages(reader, self.position, until, PAGE):
+        """Apply the events up to `until`, page by page. Raises `RebuildStopped` at one that does not go in.
+
+        While the database takes one page the next is read, which on PostgreSQL is the work of another processor.
+        """
+        with self._database.reading() as reader, ThreadPoolExecutor(1) as ahead:
+            left = pages(reader, self.position, until, PAGE)
+            coming = ahead.submit(_next_page, left)
+            while (page := coming.result()).records:
+                coming = ahead.submit(_next_page, left)
                 self._commit(page)
                 report(self.position, max(until, self.position))
 
@@ -113,20 +120,19 @@ class Shadow:
         """The same in the caller's transaction. The position reached, which is this shadow's once that is committed."""
         position = self.position
         for page in pages(connection, position, until, PAGE):
-            position = self._apply(connection, self._facts(page), position)
+            position = self._apply(connection, _Page.read(page), position)
         return position
 
-    def _commit(self, page: Sequence[Record]) -> None:
+    def _commit(self, page: "_Page") -> None:
         try:
-            facts = self._facts(page)
             with self._database.transaction() as connection:
                 self._hurry(connection)
-                reached = self._apply(connection, facts, self.position)
+                reached = self._apply(connection, page, self.position)
         except RebuildStopped:
-            if len(page) == 1:
+            if len(page.records) == 1:
                 raise
-            for record in page:  # to find the one
-                self._commit([record])
+            for record in page.records:  # to find the one
+                self._commit(_Page.read([record]))
         else:
             self.position = reached
 
@@ -140,21 +146,41 @@ class Shadow:
             connection.exec_driver_sql("SET LOCAL enable_hashjoin = off")
             connection.exec_driver_sql("SET LOCAL enable_mergejoin = off")
 
-    def _facts(self, page: Sequence[Record]) -> list[Entry]:
-        with _stopping(page[0].position):
-            return plain_entries(page)
-
-    def _apply(self, connection: Connection, facts: Sequence[Entry], position: int) -> int:
-        with _stopping(facts[0].position):
-            self.projection.apply(connection, facts)
+    def _apply(self, connection: Connection, page: "_Page", position: int) -> int:
+        reached = page.records[-1].position
+        with _stopping(page.records[0].position):
+            self.projection.apply(connection, page.facts())
         mine = (tracking.c.name == self._tracked_as) & (tracking.c.position == position)
-        if connection.execute(update(tracking).where(mine).values(position=facts[-1].position)).rowcount != 1:
+        if connection.execute(update(tracking).where(mine).values(position=reached)).rowcount != 1:
             raise Superseded(f"Somebody else has moved the rebuild of {self.projection.name} on.")
-        return facts[-1].position
+        return reached
 
     def _has_tables(self, connection: Connection) -> bool:
         present = inspect(connection).get_table_names()
         return all(table in present for table in self.projection.metadata.tables)
+
+
+class _Page(NamedTuple):
+    """Records and the facts in them, or why they cannot be read."""
+
+    records: Sequence[Record]
+    read_as: Sequence[Entry] | Exception
+
+    @classmethod
+    def read(cls, records: Sequence[Record]) -> Self:
+        try:
+            return cls(records, plain_entries(records))
+        except Exception as error:
+            return cls(records, error)
+
+    def facts(self) -> Sequence[Entry]:
+        if isinstance(self.read_as, Exception):
+            raise self.read_as
+        return self.read_as
+
+
+def _next_page(left: Iterator[list[Record]]) -> _Page:
+    return _Page.read(next(left, []))
 
 
 @contextmanager
