@@ -392,7 +392,7 @@ def test_an_event_that_cannot_be_folded_ends_a_rebuild_there(
 ):
     monkeypatch.setattr(shadow, "PAGE", page)
     sessions = {driver.sign_in() for _ in range(3)}
-    insert_as_owner(driver, database, StoredEvent(driver.stream("mallory"), 1, *POISON[poison]))
+    insert_as_owner(driver.service, database, StoredEvent(driver.stream("mallory"), 1, *POISON[poison]))
     for _ in range(2):
         with pytest.raises(RebuildStopped, match="stopped at position 5,"):
             rebuilt(driver)
