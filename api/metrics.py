@@ -18,6 +18,7 @@ from api.errors import problem_responses
 from api.openapi import operation_id
 from api.service import Service
 from domain.errors import StoreUnavailable
+from projections.progress import status
 from store.database import store_errors
 
 router = APIRouter(tags=["operations"], generate_unique_id_function=operation_id)
@@ -77,11 +78,10 @@ class LedgerMetrics(Collector):
         yield _counter("ledger_commands_refused", "Commands refused, by the error.", "reason", writer.refused)
 
     def _of_store(self) -> Iterator[Metric]:
-        """The log, and each policy and read model that follows it."""
-        followed = self._service.follower.progress()
-        yield _gauge(
-            "ledger_log_position", "The last position of the log.", self._service.recorder.max_notification_id() or 0
-        )
+        """The log, and each read model, projection and policy, as the tables say that all processes share."""
+        with self._service.database.reading() as connection:
+            found = status(connection, self._service.clock.micros())
+        yield _gauge("ledger_log_position", "The last position of the log.", found.position)
         position, events, seconds, parked = (
             GaugeMetricFamily(f"ledger_follower_{name}", told, labels=["follower"])
             for name, told in (
@@ -91,7 +91,7 @@ class LedgerMetrics(Collector):
                 ("parked", "Whether it has stopped at an event that it cannot take."),
             )
         )
-        for follower in followed:
+        for follower in found.followers:
             position.add_metric([follower.name], follower.position)
             events.add_metric([follower.name], follower.lag_events)
             seconds.add_metric([follower.name], follower.lag_seconds)

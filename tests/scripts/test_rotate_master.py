@@ -2,12 +2,14 @@
 
 import fcntl
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from api.service import Service
 from store.keys import KeyStore
 from store.master_key import read_ring
 from tests.scripts.conftest import Ledger
+from tests.scripts.test_server import Server, bearer
 from tests.store.given import Caller, result
 
 
@@ -54,3 +56,20 @@ def test_where_there_are_no_keys_none_are_made(ledger: Ledger, tmp_path: Path):
     ran = ledger("keys", "rotate-master")
     assert ran.returncode == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_signs_people_in_all_the_time_and_every_answer_is_whole(ledger: Ledger, tmp_path: Path):
+    """A server of its own process, whose users are new while the master key changes under it."""
+    server = Server(tmp_path).await_start()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            rotations = pool.submit(lambda: [ledger("keys", "rotate-master").returncode for _ in range(3)])
+            tokens = []
+            while not rotations.done():
+                tokens.append(server.sign_in(user_id=f"user-{len(tokens)}", ip_address="203.0.113.7"))
+        assert rotations.result() == [0, 0, 0]
+        shown = [server.http.get("/api/auth/session", headers=bearer(token)) for token in tokens]
+        assert len(tokens) > 10
+        assert {answer.json()["session"]["ip_address"] for answer in shown} == {"203.0.113.7"}
+    finally:
+        server.close()
