@@ -19,6 +19,7 @@ def test_readiness_tells_how_far_each_policy_has_come(api: Api):
     assert [other["name"] for other in others] == [
         "revoke-sessions-on-revocation-requested",
         "end-sessions-on-sessions-invalidated",
+        "destroy-key-on-user-erased",
     ]
     assert answer.status_code == 200
     assert answer.json().keys() == {"status", "is_leader", "clock_drift_seconds", "policies", "projections", "sealing"}
