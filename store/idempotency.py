@@ -43,7 +43,9 @@ class KeptAnswer:
         return cls(claim.key, claim.fingerprint, stream, session.session_id, claim.answer(session), created_at, False)
 
     def replay(self, claim: Claim, user: Acting | None, context: Context, keys: KeyStore) -> bytes:
-        """The first answer again. Raises when the request is another one, or when the session has ended since."""
+        """The first answer again. Raises when the request is another one, the session ended or its user is erased."""
+        if isinstance(user, User):
+            user.refuse_erased()
         if self.fingerprint != claim.fingerprint:
             raise IdempotencyKeyReused("This idempotency key came with another request before.")
         is_active = isinstance(user, User) and user.is_active(self.session_id, context)

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,19 @@ def told_by_every_get(api: Api, alice: SignedIn) -> list[str]:
     """What each call that reads says to whoever may read everything, and to the person himself."""
     _, key = api.key(*Scope)
     paths = [path for method, path in api.operations() if method == "GET" and "stream" not in path]
-    names = {"user_id": USER_ID, "event_id": "x", "session_id": alice.id}
-    asked = [path.format(**names) + query for path in paths for query in ("", "?status=all")]
+    queries = ("", "?status=all", "?as_of=2026-11-23T12:00:00Z", f"?user_id={USER_ID}")
+    asked = [
+        path.format(user_id=USER_ID, session_id=alice.id, event_id=event_id) + query
+        for path in paths
+        for query in queries
+        for event_id in (events_of(api, USER_ID) if "{event_id}" in path else [""])
+    ]
     return [api.get(path, headers).text for path in asked for headers in (bearer(key), alice.bearer)]
+
+
+def events_of(api: Api, user_id: str) -> list[str]:
+    """The first and the last two that hold something of him."""
+    stream = api.service.keys.pseudonym(user_id)
+    facts: list[Any] = [*map(api.service.mapper.to_domain_event, api.service.recorder.select_events(stream))]
+    personal = [str(fact.event_id) for fact in facts if fact.TOPIC in ("UserEnrolled", "SessionCreated")]
+    return [personal[0], *personal[-2:]]

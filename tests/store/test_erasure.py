@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import insert, select
 
 from api.service import Service
-from domain.errors import StoreUnavailable
+from domain.errors import StoreUnavailable, UserErased
 from domain.events import ClientDetails
 from domain.ledger import Claim
 from store import database as database_module
 from store.keys import user_keys
 from store.schema import idempotency, identities, snapshots
-from tests.store.given import Caller, at_once, everything, request, result
+from tests.store.given import Caller, at_once, everything, refusal, request, result
 
 CLIENT = ClientDetails("198.51.100.213", "Canary/1.0")
 Files = Callable[[], bytes]
@@ -69,6 +69,13 @@ def test_who_never_had_a_key_gets_none_any_more(service: Service, caller: Caller
     service.keys.erase(caller.stream("stranger"))
     with service.keys_database.reading() as connection:
         assert connection.execute(select(user_keys)).all() == [(caller.stream("stranger"), None)]
+
+
+def test_a_sign_in_that_is_repeated_by_its_key_is_refused_as_soon_as_he_is_erased(service: Service, caller: Caller):
+    claim = Claim(b"key", b"body", lambda session: session.session_id.bytes)
+    result(caller.creates("canary.person", claim))
+    result(service.ledger.erase_user("canary.person", request()))
+    assert isinstance(refusal(caller.creates("canary.person", claim)), UserErased)
 
 
 # -- to the last byte, on SQLite
