@@ -264,6 +264,17 @@ def test_of_somebody_who_is_being_forgotten_his_events_stay_without_him(storied:
         assert {event["ip_address"] for event in after} == {None}
 
 
+def test_of_an_erased_user_the_events_stay_and_nothing_names_him(storied: Api):
+    before = events(storied, "user_id=alice")
+    assert storied.delete("/api/users/alice", ADMIN).status_code == 200
+    settled(storied)
+    after = events(storied, "user_id=alice")
+    [erased] = [event for event in after if event["event_type"] == "UserErased"]
+    assert [without_person(event) for event in after[-len(before) :]] == [without_person(event) for event in before]
+    assert {event[name] for event in after for name in PERSONAL} == {None}
+    assert erased["actor"] == "key:bootstrap"
+
+
 def without_person(event: Event) -> Event:
     return {name: value for name, value in event.items() if name not in PERSONAL}
 

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from api import audit_stream, audit_streams
+from domain.ledger import Request
 from store.api_keys import Scope, revoke_key
 from store.audit_access import accesses
 from tests.api.client import ADMIN, Api, Headers, bearer, settled, told, until
@@ -159,8 +160,20 @@ def paged(api: Api) -> list[Event]:
     return [event for page in pages for event in page][::-1]
 
 
+def test_a_process_that_does_not_follow_the_log_tells_the_same(open_api: OpenApi, api: Api, listen: Listen):
+    until(lambda: api.service.follower.is_leading)
+    other = open_api(streams=True)
+    listener, there = listen(), Listener(other, ADMIN, {})
+    api.sign_in("alice")
+    other.sign_in("bob")
+    until(lambda: len(listener.events) == len(there.events) == 4)
+    there.hang_up()
+    assert not other.service.follower.is_leading
+    assert listener.events == there.events == log(api)
+
+
 def test_who_may_not_see_people_is_not_told_of_them(api: Api, listen: Listen):
-    listener = listen(bearer(api.key(Scope.AUDIT_READ)[1]))
+    listener = listen(bearer(api.key(Scope.AUDIT_READ)[1]), user_id="alice@example.com")
     api.sign_in("alice@example.com", ip_address="203.0.113.7")
     until(lambda: len(listener.events) == 2)
     assert b"alice@example.com" not in listener.body and b"203.0.113.7" not in listener.body
@@ -181,7 +194,7 @@ def test_silence_is_broken_by_comments(api: Api, listen: Listen, monkeypatch: py
 def test_a_revoked_key_ends_the_stream(api: Api, listen: Listen):
     key, secret = api.key(Scope.AUDIT_READ)
     listener, other = listen(bearer(secret)), listen()
-    revoke_key(api.service.database, key.key_id, api.clock.micros())
+    revoke_key(api.service.ledger, key.key_id, Request("operator", uuid4()))
     until(lambda: listener.is_over)
     assert not other.is_over
 
