@@ -9,7 +9,7 @@ import httpx
 from eventsourcing.application import AggregateNotFoundError
 from sqlalchemy import func, select
 
-from api.cursors import START
+from api.listing import NEWEST
 from api.service import Service
 from domain.events import SessionRevoked
 from domain.ledger import Recorded
@@ -68,7 +68,7 @@ class Observer:
 
     def the_read_model_agrees(self, api: Api, user: str) -> None:
         sessions, stream = api.service.sessions, api.service.keys.pseudonym(user)
-        views = api.ask(lambda: sessions.history(stream, ended_only=False, before=START, limit=1000))
+        views = api.ask(lambda: sessions.history(stream, ended_only=False, before=NEWEST, limit=1000))
         seen = [(str(v.session_id), v.last_active_at, v.end and (v.end.at, v.end.reason, v.ended_by)) for v in views]
         assert seen == [(s.told.id, s.used, how(s.end)) for s in reversed(self.model.of(user))]
         active = api.ask(lambda: sessions.active(stream))
