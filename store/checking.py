@@ -54,29 +54,31 @@ class Checker:
     def check(self, rows: Iterable[Row]) -> list[bytes]:
         """The hash of each leaf from `expected` on; `NO_LEAF` for one that is missing or unreadable."""
         hashes: list[bytes] = []
-        add, sha256, legible = hashes.append, hashlib.sha256, self._legible
+        add, sha256, legible, findings = hashes.append, hashlib.sha256, self._legible, self.findings
         first, last = self._versions.first, self._versions.last
+        expected, latest = self.expected, self._recorded_at
         for position, stream, version, recorded_at, topic, state in rows:
-            if position != self.expected and not self._leaps_to(position, hashes):
+            if position != expected and not self._leaps(expected, position, hashes):
                 continue
-            self.expected = position + 1
+            expected = position + 1
             try:
                 add(sha256(b"\x00" + leaf_of(position, stream, version, recorded_at, topic, state)).digest())
             except WRONGLY_TYPED:
                 add(NO_LEAF)
-                self.findings.add(position, "a column holds what no event has there")
+                findings.add(position, "a column holds what no event has there")
                 continue
-            if recorded_at < self._recorded_at:
-                self.findings.add(position, "recorded before the event in front of it")
-            self._recorded_at = recorded_at
+            if recorded_at < latest:
+                findings.add(position, "recorded before the event in front of it")
+            latest = recorded_at
             known = last.get(stream)
             if known is None:
                 first[stream] = version, position
             elif version != known + 1:
-                self.findings.add(position, f"version {version} of its stream, where {known + 1} comes next")
+                findings.add(position, f"version {version} of its stream, where {known + 1} comes next")
             last[stream] = version
             if not legible(topic, state):
-                self.findings.add(position, "the state cannot be read by its topic")
+                findings.add(position, "the state cannot be read by its topic")
+        self.expected, self._recorded_at = expected, latest
         if len(last) > STREAMS:
             self._versions.put_aside()
         return hashes
@@ -90,18 +92,18 @@ class Checker:
         """The log should go on up to here: what stands for the leaves that are missing."""
         hashes: list[bytes] = []
         if self.expected <= until:
-            self._leaps_to(until + 1, hashes)
+            self._leaps(self.expected, until + 1, hashes)
             self.expected = until + 1
         return hashes
 
-    def _leaps_to(self, position: int, hashes: list[bytes]) -> bool:
+    def _leaps(self, expected: int, position: int, hashes: list[bytes]) -> bool:
         """Say what is wrong about a position that was not expected; whether it lies ahead."""
-        if position < self.expected:
+        if position < expected:
             self.findings.add(position, "stands there twice")
             return False
-        missing = f"up to {position - 1} " if position - 1 > self.expected else ""
-        self.findings.add(self.expected, f"{missing}missing")
-        hashes.extend([NO_LEAF] * (position - self.expected))
+        missing = f"up to {position - 1} " if position - 1 > expected else ""
+        self.findings.add(expected, f"{missing}missing")
+        hashes.extend([NO_LEAF] * (position - expected))
         return True
 
 

@@ -9,6 +9,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, a2b_hex
 from collections.abc import Callable
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -43,7 +44,7 @@ class Form(NamedTuple):
     """How the states of a topic are written: a pattern, and which of its groups are ids and which are base64."""
 
     match: Callable[[bytes], re.Match[bytes] | None]
-    ids: tuple[int, ...]
+    ids: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]
     encoded: tuple[int, ...]
 
 
@@ -84,7 +85,7 @@ def _form(kind: type[Fact]) -> Form | None:
         return None
     pattern = b"".join(_field(number, each) for number, each in enumerate(types))
     groups = [each.type for each in types if b"([^" in _PATTERNS[each.type]]
-    ids = tuple(at for at, group in enumerate(groups) if group is UUID)
+    ids = itemgetter(*(at for at, group in enumerate(groups) if group is UUID))  # each fact has several
     encoded = tuple(at for at, group in enumerate(groups) if group is not UUID)
     return Form(re.compile(rb"\{" + pattern + rb"\}").fullmatch, ids, encoded)
 
@@ -98,7 +99,7 @@ def _field(number: int, field: FieldType) -> bytes:
 
 def _is_well_encoded(form: Form, groups: tuple[bytes, ...]) -> bool:
     try:
-        a2b_hex(b"".join([groups[at] for at in form.ids]))
+        a2b_hex(b"".join(form.ids(groups)))
         for at in form.encoded:
             a2b_base64(groups[at], strict_mode=True)
     except Base64Error:

@@ -48,8 +48,8 @@ def verify_log(
     """`known` is what is known to be signed apart from what the database says. Raises `StoreUnavailable`."""
     findings = Findings()
     with raw_log(database) as log:
-        outline = log.outline()
         signed = sorted([*known, *_published(log, verifier, findings)])
+        outline = log.outline()  # after what was signed: the log may grow and be sealed meanwhile
         end = _end(outline, signed)
         _check_outline(outline, findings, log)
     with tempfile.TemporaryDirectory() as directory:

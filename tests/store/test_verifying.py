@@ -1,6 +1,8 @@
 """Whatever is changed in the log of 300 events, by whoever may do anything to it, is found and named."""
 
+import threading
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -288,3 +290,22 @@ def test_several_processes_come_to_the_same(
                 assert found[0].position == position, (position, column)
     with owner.without(257):
         assert verify_log(log.database, key.verifier, [], processes).findings[0] == (257, "missing")
+
+
+def test_a_log_that_grows_and_is_sealed_meanwhile_is_intact(log: Service, caller: Caller):
+    stopping = threading.Event()
+
+    def grows() -> None:
+        while not stopping.is_set():
+            result(caller.creates(f"user {uuid4()}"))
+            log.sealer.seal()
+
+    writer = threading.Thread(target=grows)
+    writer.start()
+    try:
+        reports = [verified(log) for _ in range(20)]
+    finally:
+        stopping.set()
+        writer.join()
+    assert [report.findings for report in reports] == [[]] * 20
+    assert reports[-1].events > EVENTS
