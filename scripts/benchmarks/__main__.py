@@ -9,29 +9,32 @@ from typing import Annotated
 
 import typer
 
-from scripts.benchmarks import commands, databases, load, report, requests, seeding, storage
+from scripts.benchmarks import commands, databases, history, history_report, load, report, requests, seeding, storage
 from scripts.benchmarks.databases import Kind, Place
+from scripts.benchmarks.history import History
 from scripts.benchmarks.report import Measured
 from scripts.server import collect_garbage_rarely
 
-NAMES = [scenario.name for scenario in requests.SCENARIOS]
+SCENARIOS = [scenario.name for scenario in requests.SCENARIOS]
+NAMES = [*SCENARIOS, "commands", "storage", "history"]
 COMMANDS = 10_000
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(NAMES)}, commands, storage.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(NAMES)}.")] = None,
     database: Annotated[list[Kind] | None, typer.Option(help="Only on this database.")] = None,
     users: Annotated[int, typer.Option(min=1, help="People, of five sessions each.")] = requests.USERS,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each scenario; the median counts.")] = 3,
     seconds: Annotated[int, typer.Option(min=1, help="Seconds a run.")] = 4,
+    events: Annotated[list[int] | None, typer.Option(min=1_000, help="Lengths of the log for `history`.")] = None,
     write: Annotated[bool, typer.Option(help="Write docs/performance.md when everything was measured.")] = True,
 ) -> None:
-    """Measure the service in turn with a bare FastAPI handler. A full run takes a quarter of an hour.
+    """Measure the service in turn with a bare FastAPI handler. A full run takes half an hour.
 
     Compare shares within one run, not rates between runs: a machine's speed changes within minutes.
     """
-    chosen = only or [*NAMES, "commands", "storage"]
-    if unknown := set(chosen) - {*NAMES, "commands", "storage"}:
+    chosen = only or NAMES
+    if unknown := set(chosen) - {*NAMES}:
         raise typer.BadParameter(f"Not known: {', '.join(sorted(unknown))}.")
     try:
         wrk = load.require_wrk()
@@ -42,6 +45,20 @@ def main(
     measured = [_measure(kind, chosen, users, rounds, seconds) for kind in database or list(Kind)]
     if write and not only and not database:
         print(f"Written: {report.write(measured, wrk, rounds, seconds)}")
+    if "history" in chosen:
+        long_logs = [*_long_logs(database or list(Kind), events or [history.EVENTS], rounds, seconds)]
+        if write and not database:
+            history_report.write(long_logs, wrk, rounds, seconds)
+
+
+def _long_logs(kinds: list[Kind], lengths: list[int], rounds: int, seconds: int) -> Iterator[History]:
+    for kind in kinds:
+        print(f"\n{kind.label}", history_report.HEAD, sep="\n", flush=True)
+        for events in lengths:
+            with _place(kind) as (place, directory):
+                found = history.measure(place, kind, directory, events=events, rounds=rounds, seconds=seconds)
+            print(history_report.row(found), flush=True)
+            yield found
 
 
 def _measure(kind: Kind, chosen: list[str], users: int, rounds: int, seconds: int) -> Measured:

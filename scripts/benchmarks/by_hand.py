@@ -24,10 +24,8 @@ def events_a_second(path: Path) -> float:
     """Fold the whole log of a SQLite database into tables of its own, which are gone afterwards."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
-        for statement in _tables():
-            connection.execute(statement)
         started = time.perf_counter()
-        count = _fold(connection)
+        count = fold(connection)
         seconds = time.perf_counter() - started
         for table in SessionsProjection(SUFFIX).metadata.tables:
             connection.execute(f"DROP TABLE {table}")
@@ -41,7 +39,10 @@ def _tables() -> list[str]:
     return [str(statement.compile(dialect=dialect)) for statement in statements]
 
 
-def _fold(connection: sqlite3.Connection) -> int:
+def fold(connection: sqlite3.Connection) -> int:
+    """Make the tables and fill them; the number of events."""
+    for statement in _tables():
+        connection.execute(statement)
     position = 0
     query = "SELECT position, stream, version, topic, state FROM events WHERE position > ? ORDER BY position LIMIT ?"
     while page := connection.execute(query, (position, PAGE)).fetchall():

@@ -47,12 +47,8 @@ def _past(dice: random.Random) -> Iterator[StoredEvent]:
 def _life(dice: random.Random) -> Iterator[tuple[str, UUID, int, str]]:
     """Topic, stream, version and state of what one person does; `@` stands for the time."""
     stream, version = UUID(int=dice.getrandbits(128)), 1
-    yield (
-        UserEnrolled.TOPIC,
-        stream,
-        version,
-        _state(dice, "key:bench", f'"originator_topic":"User","user_id":"{_sealed(dice, 50)}"'),
-    )
+    who = f'"user_id":"{_sealed(dice, 50)}"'
+    yield UserEnrolled.TOPIC, stream, version, _state(dice, "key:bench", who, begins='"originator_topic":"User",')
     for _ in range(SESSIONS_EACH):
         session = f'"session_id":"{UUID(int=dice.getrandbits(128), version=4).hex}"'
         version += 1
@@ -77,9 +73,9 @@ def _signed_in(dice: random.Random) -> str:
     )
 
 
-def _state(dice: random.Random, actor: str, facts: str) -> str:
+def _state(dice: random.Random, actor: str, facts: str, begins: str = "") -> str:
     ids = f'"event_id":"{dice.getrandbits(128):032x}","actor":"{actor}","correlation_id":"{dice.getrandbits(128):032x}"'
-    return f'{{"timestamp":@,{ids},{facts}}}'
+    return f'{{"timestamp":@,{begins}{ids},{facts}}}'
 
 
 def _sealed(dice: random.Random, size: int) -> str:

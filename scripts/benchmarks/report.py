@@ -47,7 +47,7 @@ def request_row(kind: Kind, f: Figures) -> str:
         raise RuntimeError(f"{f.failed} requests of {f.scenario.name} failed.")
     target = f.scenario.targets[kind]
     return (
-        f"| {f.scenario.name} | {_verdict(f.share, f.share >= target)} | {target:.2f} "
+        f"| {f.scenario.name} | {verdict(f.share, f.share >= target)} | {target:.2f} "
         f"| {f.median('rate'):,.0f} | {f.bare_median('rate'):,.0f} | {f.median('cpu_ms'):.3f} "
         f"| {f.bare_median('cpu_ms'):.3f} | {f.median('p50_ms'):.1f} | {f.median('p99_ms'):.1f} | {f.events:.2f} |"
     )
@@ -59,28 +59,32 @@ def command_row(measured: CommandRate) -> str:
 
 def storage_row(s: Storage) -> str:
     return (
-        f"| {s.sessions:,} | {s.start_mb:.0f} | {_verdict(s.memory_mb, s.memory_mb <= MOST_MB, '.0f')} | {s.touches:,} "
-        f"| {_verdict(s.bytes_a_touch, s.bytes_a_touch <= MOST_BYTES, '.0f')} |"
+        f"| {s.sessions:,} | {s.start_mb:.0f} | {verdict(s.memory_mb, s.memory_mb <= MOST_MB, '.0f')} | {s.touches:,} "
+        f"| {verdict(s.bytes_a_touch, s.bytes_a_touch <= MOST_BYTES, '.0f')} |"
     )
 
 
-def _verdict(value: float, is_met: bool, form: str = ".2f") -> str:
+def verdict(value: float, is_met: bool, form: str = ".2f") -> str:
     return f"**{value:{form}}**" if is_met else f"{value:{form}} (missed)"
 
 
 def write(measured: Sequence[Measured], wrk: str, rounds: int, seconds: int) -> Path:
     """Put the figures between the marks of the document; what people wrote around them stays."""
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{_body(measured, wrk, rounds, seconds)}\n{END}{after}")
+    put(BEGIN, END, _body(measured, wrk, rounds, seconds))
     return DOCUMENT
 
 
+def put(begin: str, end: str, text: str) -> None:
+    before, _, rest = DOCUMENT.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    DOCUMENT.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
 def _body(measured: Sequence[Measured], wrk: str, rounds: int, seconds: int) -> str:
-    return "\n".join([_machine(wrk, rounds, seconds), *(line for each in measured for line in _database(each))])
+    return "\n".join([machine(wrk, rounds, seconds), *(line for each in measured for line in _database(each))])
 
 
-def _machine(wrk: str, rounds: int, seconds: int) -> str:
+def machine(wrk: str, rounds: int, seconds: int) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "uvicorn", "sqlalchemy", "psycopg"))
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
