@@ -1,13 +1,14 @@
-"""A user's sessions as they stood at a moment: read from the log in a worker thread, not from a read model."""
+"""A user's sessions as they stood at a moment: read from the log, not from a read model, in a thread for long reads."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import Query
 from pydantic import Field
+from sqlalchemy import Connection
 from starlette.requests import Request
 
+from api.audit_access import note_access
 from api.credentials import Authorized
 from api.errors import Problem
 from api.listing import Asked
@@ -17,7 +18,6 @@ from api.service import Service
 from projections.as_of import NotYet, Then, at_moment, sessions_as_of
 from projections.sessions import SessionView
 from store.api_keys import Scope
-from store.database import store_errors
 
 
 class AskedOfUser(Asked):
@@ -39,8 +39,16 @@ async def sessions_then(http: Request, asked: AskedOfUser, moment: datetime, use
     if asked.model_fields_set != {"as_of"}:
         raise _refused("goes with no other parameter")
     service: Service = http.app.state.service
+    stream = service.keys.pseudonym(user_id)
+
+    def read(connection: Connection) -> tuple[Then, list[SessionView]]:
+        now = service.clock.now()
+        then = at_moment(connection, moment, now)
+        note_access(service, by, "as_of", stream=stream, as_of=moment.isoformat())
+        return then, sessions_as_of(connection, service.mapper, stream, user_id, then, now)
+
     try:
-        then, views = await asyncio.to_thread(_read, service, user_id, moment)
+        then, views = await service.long_reads.run(read)
     except NotYet as error:
         raise _refused("lies in the future") from error
     presenter: Presenter = http.app.state.presenter
@@ -48,14 +56,6 @@ async def sessions_then(http: Request, asked: AskedOfUser, moment: datetime, use
         views = [view._replace(client=None) for view in views]
     sessions = await presenter.history(views, by.session_id)
     return Json({"sessions": sessions, "as_of": then.moment, "position": str(then.position)})
-
-
-def _read(service: Service, user_id: str, moment: datetime) -> tuple[Then, list[SessionView]]:
-    now = service.clock.now()
-    with store_errors(), service.database.reading() as connection:
-        then = at_moment(connection, moment, now)
-        stream = service.keys.pseudonym(user_id)
-        return then, sessions_as_of(connection, service.mapper, stream, user_id, then, now)
 
 
 def _refused(detail: str) -> Problem:

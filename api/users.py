@@ -65,7 +65,7 @@ async def enable_user(http: HttpRequest, user_id: Id, by: Admin) -> UserState:
 
 
 @router.get("/{user_id:user_id}/sessions", summary="List a user's sessions", response_model=SessionList,
-            **_documented(*USER_PROBLEMS, "invalid-cursor"))  # fmt: skip
+            **_documented(*USER_PROBLEMS, "invalid-cursor", "busy"))  # fmt: skip
 async def list_user_sessions(http: HttpRequest, user_id: Id, by: AdminOrAuditor, asked: AnyListing) -> Json:
     """As the user himself sees them; an unknown user has none. With `as_of`, from the log: as it was at that moment.
 

@@ -3,6 +3,7 @@
 import pytest
 
 from store.api_keys import Scope
+from store.audit_access import accesses
 from tests.api.client import ADMIN, Api, bearer, told
 from tests.clock import ManualClock
 
@@ -59,3 +60,13 @@ def test_a_question_that_makes_no_sense_is_named(api: Api, query: str, fault: st
     answer = api.get(f"/api/users/alice/sessions?{query}", ADMIN)
     assert told(answer) == (422, "invalid-request")
     assert answer.json()["errors"] == [{"parameter": "as_of", "detail": fault}]
+
+
+def test_who_looks_back_is_recorded(api: Api):
+    key, auditor = api.key(Scope.AUDIT_READ)
+    api.get(PATH, bearer(auditor))
+    with api.service.database.reading() as connection:
+        [access] = accesses(connection)
+    assert access.reader == f"key:{key.key_id}"
+    assert '"call": "as_of"' in access.filter
+    assert "alice" not in access.filter

@@ -84,3 +84,16 @@ def test_nothing_half_written_has_the_name(settings: dict[str, str], driver: Dri
     assert text == "as it was" if ended else text.count("\n") == driver.head()
     if told is signal.SIGINT:
         assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_that_does_not_fit_is_not_there(settings: dict[str, str], driver: Driver, tmp_path: Path):
+    for _ in range(5):
+        assert [driver.signing_in() for _ in range(60)][-1].result(20)
+    (tmp_path / "files").mkdir()
+    limit = "ulimit -f 100; exec "  # blocks of 512 bytes: as when the disk is full
+    command = f"{limit} {ROOT}/scripts/ledger export --format ndjson --output {tmp_path}/files/log"
+    ran = subprocess.run(
+        ["sh", "-c", command], env=os.environ | settings, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (3, "Cannot write: [Errno 27] File too large\n")
+    assert list((tmp_path / "files").iterdir()) == []
