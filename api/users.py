@@ -29,7 +29,7 @@ class _UserId(PathConvertor):
 class _ErasableId(PathConvertor):
     """The rest of the path, unless it may be a slip in another call's path: `alice/sessions/`, `alice/`."""
 
-    regex = "(?is:(?!(?:.*/)?(?:sessions|audit|disable|enable)(?:/|$)).*[^/])"
+    regex = "(?is:(?!(?:.*/)?(?:sessions|audit|disable|enable)(?:/|$))(?:.*[^/])?)"
 
 
 register_url_convertor("user_id", _UserId())

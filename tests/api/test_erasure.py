@@ -111,7 +111,7 @@ def test_the_key_is_a_tombstone_when_it_is_answered(api: Api):
 def test_no_slip_in_another_calls_path_erases_anybody(api: Api, path: str):
     api.sign_in()
     before = api.log()
-    assert api.delete(path, ADMIN).status_code in (404, 405)
+    assert api.delete(path, ADMIN).status_code in (404, 405, 422)
     assert api.log() == before
 
 

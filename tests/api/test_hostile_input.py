@@ -298,7 +298,7 @@ ELSEWHERE = [
     *("/", "/api", "/api/", "/api//sessions", "//api/sessions", "/API/sessions", "/api/sessions/", "/api/sessions//"),
     *("/api/sessions/x/y", "/api/sessions/..%2f..%2fhealthz", "/api/auth/session/", "/api/auth/%2e%2e/sessions/x/y"),
     *("/api/auth%2fsession%00", "/api/sessions%00", "/api/sessions%2f", "/%ff", "/%2e%2e/%2e%2e/etc/passwd", "/docs"),
-    *("/api/users", "/api/users/alice", "/api/users/alice/", "/api/users/alice/sessions/x/y", "/static/../app.py"),
+    *("/api/users", "/api/users/alice/", "/api/users/alice/sessions/x/y", "/static/../app.py"),
     *("/api/sessions%0a", "/api/auth/session%0a", "/healthz%0a", "/openapi.json%0a", "/api/sessions/revoke-all%0a"),
     *("/api/users/alice/disable%0a", "/api/users/alice/sessions%0a", "/%0a/healthz"),
     *("/api/users/alice/disable/", "/api/users/alice/sessions/", "/api/sessions;x=1", "/redoc", "/.env", "/metrics/x"),
