@@ -16,13 +16,11 @@ from uuid import UUID
 from eventsourcing.persistence import Mapper, StoredEvent
 from eventsourcing.utils import resolve_topic
 
-import domain.bulk_revocation  # so that every topic is registered
-import domain.user  # noqa: F401
 from domain.events import ClientDetails, EndReason, Fact, Sealed
 from store.sealing import FieldType, field_types
 
 _TEXT = rb'"[ !#-\[\]-~]*"'
-_NUMBER = rb"\d{1,17}"
+_NUMBER = rb"(?:0|[1-9]\d{0,16})"
 _ID = rb'"([^"]{32})"'
 _BYTES = rb'"([^"]*)"'
 
