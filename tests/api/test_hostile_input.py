@@ -290,7 +290,8 @@ NOBODY += ["a" * 256, "%C3%A9" * 128, "%F0%9F%98%80" * 64, "a" * 60_000]
 
 def test_a_user_id_that_nobody_can_have_is_named_by_every_route(target: Target):
     for operation in target.with_parameter("path", "user_id"):
-        for user_id in NOBODY:
+        ends_with_him = operation.call[1].endswith("{user_id}")
+        for user_id in NOBODY[ends_with_him:]:  # an empty one would be another path there
             target.refuses(operation, UNFIT, "user_id: ", path=target.path(operation, user_id=user_id))
 
 
