@@ -7,6 +7,7 @@ the database in place is found out: nothing is signed behind it, or inconsistent
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from store.notes import Checkpoint, NoteError, Signer, Verifier
 from store.schema import bindings, head
 
 BINDING = "signing-key"
+PATIENCE_S = 10.0
+RETRY_S = 0.01
 
 
 class SigningKeyError(Exception):
@@ -49,7 +52,10 @@ class SigningKey:
 
     @contextmanager
     def signing(self) -> Iterator["Signing"]:
-        """The right to sign, which one process has at a time, after the last one's memory is read."""
+        """The right to sign, which one process has at a time, after the last one's memory is read.
+
+        Raises TimeoutError when another one does not give it up, and `SigningKeyError` without that memory.
+        """
         with _locked(self.path):
             yield Signing(self._signer, self.memory, self.remembered())
 
@@ -148,12 +154,25 @@ def _make(path: Path, origin: str) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    """Raises TimeoutError rather than wait for ever for a process that hangs."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _wait_for(descriptor, path)
         yield
     finally:
         os.close(descriptor)
+
+
+def _wait_for(descriptor: int, path: Path) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"Another process has held {path} for {PATIENCE_S:.0f} s.") from error
+            time.sleep(RETRY_S)
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from api.ids import new_uuid7
 from api.service import Service, Stores, beside
 from domain.session import Limits
+from store import signing
 from store.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, root
 from store.notes import Signer
 from store.signing import SigningKey, SigningKeyError, SigningRefused, bound_key
@@ -25,9 +26,9 @@ def key(open_service: OpenService) -> SigningKey:
 
 
 def sign(key: SigningKey, size: int) -> str:
-    with key.signing() as signing:
-        proof = consistency_proof(subtrees, signing.last.size, size) if 0 < signing.last.size <= size else []
-        return signing.sign(size, root(subtrees, size), proof)
+    with key.signing() as held:
+        proof = consistency_proof(subtrees, held.last.size, size) if 0 < held.last.size <= size else []
+        return held.sign(size, root(subtrees, size), proof)
 
 
 def test_the_first_start_makes_a_key_that_its_owner_alone_can_read(open_service: OpenService, stores: Stores):
@@ -56,8 +57,8 @@ def test_nothing_is_signed_behind_what_was_signed(key: SigningKey):
 @pytest.mark.parametrize("size", [5, 6, 9])
 def test_nothing_is_signed_that_did_not_grow_out_of_what_was_signed(key: SigningKey, size: int):
     note = sign(key, 5)
-    with key.signing() as signing, pytest.raises(SigningRefused, match="not the one that was signed at 5"):
-        signing.sign(size, bytes(32), consistency_proof(subtrees, 5, size))
+    with key.signing() as held, pytest.raises(SigningRefused, match="not the one that was signed at 5"):
+        held.sign(size, bytes(32), consistency_proof(subtrees, 5, size))
     assert key.memory.read_text() == note
 
 
@@ -65,13 +66,13 @@ def test_a_published_note_is_held_to_like_the_memory(key: SigningKey):
     note = sign(key, 5)
     older = Signer.parse(key.path.read_text().strip()).sign(3, root(subtrees, 3))
     key.memory.write_text(older)
-    with key.signing() as signing:
-        signing.heed("no note")
-        signing.heed(older)
-        assert signing.last.size == 3
-        signing.heed(note)
+    with key.signing() as held:
+        held.heed("no note")
+        held.heed(older)
+        assert held.last.size == 3
+        held.heed(note)
         with pytest.raises(SigningRefused, match="ends at 4"):
-            signing.sign(4, root(subtrees, 4), consistency_proof(subtrees, 3, 4))
+            held.sign(4, root(subtrees, 4), consistency_proof(subtrees, 3, 4))
 
 
 @pytest.mark.parametrize("left", [None, b"", b"nothing", b"\xff"])
@@ -103,3 +104,10 @@ def test_another_key_is_refused(open_service: OpenService, key: SigningKey):
 def test_a_key_that_signs_under_another_name_is_refused(key: SigningKey, stores: Stores, clock: ManualClock):
     with pytest.raises(SigningKeyError, match="signs as 'session-ledger', and LEDGER_ORIGIN is 'other'"):
         Service(replace(stores, origin="other"), Limits(), new_uuid7, clock)
+
+
+def test_who_hangs_with_the_right_to_sign_holds_nobody_up(key: SigningKey, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(signing, "PATIENCE_S", 0.05)
+    with key.signing(), pytest.raises(TimeoutError, match="Another process has held"):
+        sign(key, 1)
+    sign(key, 1)
