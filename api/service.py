@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from domain.errors import OutcomeUnknown, StoreUnavailable
-from domain.ledger import Recorded, SessionLedger
+from domain.ledger import Recorded, Request, SessionLedger
 from domain.policies import (
     DestroyKeyOnUserErased,
     EndSessionsOnSessionsInvalidated,
@@ -23,6 +23,7 @@ from domain.policies import (
     RevokeSessionsOnUserDisabled,
 )
 from domain.session import Limits
+from domain.user import TOMBSTONE
 from projections.api_keys import ApiKeysProjection, adopt_keys
 from projections.audit import AuditProjection
 from projections.erasures import erased_streams
@@ -72,6 +73,7 @@ class Service:
     """Opened by its constructor, which creates what is missing; `start` begins to follow; `close` ends all of it."""
 
     def __init__(self, stores: Stores, limits: Limits, new_id: Callable[[], UUID], clock: Clock | None = None) -> None:
+        self._new_id = new_id
         self.database = Database(stores.url)
         self.keys_database = Database(stores.keys_url)
         for database in (self.database, self.keys_database):
@@ -121,9 +123,17 @@ class Service:
             self.erasure.carry_out(stream)
 
     def start(self) -> None:
+        self._tell_the_log()
         self.follower.start()
         self.sweeper.start()
         self.sealer.start()
+
+    def _tell_the_log(self) -> None:
+        """Erase again whose tombstone is there, but whose `UserErased` a restored log is too old to have."""
+        request = Request(TOMBSTONE, self._new_id())
+        unknown = self.keys.tombstones().difference(erased_streams(self.database))
+        for stream in unknown:
+            self.ledger.erase_known(stream, request).result(PATIENCE_S)
 
     def close(self) -> None:
         """Stop following, answer what was submitted, seal it, then let go of the databases."""

@@ -177,6 +177,10 @@ class SessionLedger(Application[UUID]):
 
         return self._writer.submit(Command(stream, decide, request))
 
+    def erase_known(self, stream: UUID, request: Request) -> "Future[Recorded[bool]]":
+        """The same where only the stream is known; False also for one that the ledger never heard of."""
+        return self._to_known(stream, request, False, User.erase)
+
     def enrol_user(self, user_id: str, request: Request) -> "Future[Recorded[UUID]]":
         """Make sure that the user can be named as an actor; his stream. Raises `UserErased`."""
         stream = self.pseudonym(user_id)

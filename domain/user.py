@@ -30,6 +30,7 @@ from domain.session import Invalidation, Limits, Session, shared_timeouts
 
 EXPIRY = "policy:end-sessions-on-timeout"
 DISABLED = "policy:revoke-sessions-on-user-disabled"
+TOMBSTONE = "policy:erase-users-on-tombstone"
 INVALIDATED = "policy:end-sessions-on-sessions-invalidated"
 
 

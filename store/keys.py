@@ -158,6 +158,11 @@ class KeyStore:
                 tombstone.on_conflict_do_update(index_elements=[user_keys.c.stream], set_={"wrapped": None})
             )
 
+    def tombstones(self) -> set[UUID]:
+        """Whose keys are erased."""
+        with store_errors(), self.database.reading() as connection:
+            return {*connection.execute(select(user_keys.c.stream).where(user_keys.c.wrapped.is_(None))).scalars()}
+
     def without_tombstone(self, streams: Sequence[UUID]) -> list[UUID]:
         """Those of these users who have no tombstone: a restored backup has lost it, or it was not put there yet."""
         left = dict.fromkeys(streams)

@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert, select, update
 from api.service import Service
 from domain.errors import UserErased as UserIsErased
 from domain.events import ClientDetails, Fact, SessionCreated, SessionRevoked, UserErased
+from domain.user import TOMBSTONE
 from projections.actors import ActorNames
 from projections.rebuild import rebuild
 from projections.sessions import SessionsProjection
@@ -94,6 +95,19 @@ def test_a_log_without_the_erasure_lets_nobody_in_whose_key_is_a_tombstone(drive
     driver.sign_in(client=CLIENT)
     driver.service.keys.erase(driver.stream())
     assert isinstance(driver.signing_in(client=CLIENT).exception(20), UserIsErased)
+
+
+def test_such_a_log_learns_of_the_erasure_before_anything_is_served(open_service: OpenService, drive: Drive):
+    driver = drive(open_service())
+    session_id = driver.sign_in(client=CLIENT)
+    for user_id in ("alice", "never enrolled there"):
+        driver.service.keys.erase(driver.stream(user_id))
+    restarted = drive(open_service())
+    restarted.service.start()
+    assert restarted.by_id(session_id) is None
+    assert isinstance(restarted.signing_in().exception(20), UserIsErased)
+    [fact] = restarted.facts(UserErased)
+    assert (fact.originator_id, fact.actor) == (driver.stream(), TOMBSTONE)
 
 
 # -- after a backup of the keys was restored
