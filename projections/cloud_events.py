@@ -33,7 +33,7 @@ class Unreadable(Exception):
 
 
 def unreadable(row: StoredRow, error: Exception) -> Unreadable:
-    return Unreadable(f"The event at position {row.position} cannot be read: {error!r}")
+    return Unreadable(f"The event at position {row[0]} cannot be read: {error!r}")
 
 
 class CloudEvents:
@@ -90,6 +90,7 @@ def dashed(id: str) -> str:
     return f"{id[:8]}-{id[8:12]}-{id[12:16]}-{id[16:20]}-{id[20:]}"
 
 
+@lru_cache(maxsize=1024)
 def moment(micros: int) -> bytes:
     """RFC 3339, always with six digits."""
     second, rest = divmod(micros, 1_000_000)

@@ -41,22 +41,23 @@ def _cell(value: Any) -> str:
 
 
 def _row(row: StoredRow) -> tuple[Any, ...]:
+    position, stream, version, recorded_at, topic, state = row
     try:
-        said = from_json(row.state)
+        said = from_json(state)
         return (
-            row.position,
-            moment(row.recorded_at).decode(),
+            position,
+            moment(recorded_at).decode(),
             moment(said["timestamp"]).decode(),
-            row.topic,
-            dashed(row.stream.hex()),
-            row.version,
+            topic,
+            dashed(stream.hex()),
+            version,
             _id(said, "session_id"),
             said["actor"],
             said.get("reason"),
             _id(said, "event_id"),
             _id(said, "correlation_id"),
             _id(said, "causation_id"),
-            row.state.decode(),
+            state.decode(),
         )
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise unreadable(row, error) from error

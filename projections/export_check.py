@@ -78,7 +78,7 @@ def _differing(expected: dict[str, object], told: dict[str, object]) -> list[str
 
 
 def _row(record: Record) -> StoredRow:
-    return StoredRow(*record._replace(stream=record.stream.bytes))  # type: ignore[arg-type]
+    return record.position, record.stream.bytes, record.version, record.recorded_at, record.topic, record.state
 
 
 def _pieces(hashes: Iterable[bytes], sizes: Sequence[int]) -> Iterator[Piece]:

@@ -1,23 +1,13 @@
 """The log's rows as the driver gives them, page by page: for who takes all of them and needs each but for a moment."""
 
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from store.log import PAGE
 
-
-class StoredRow(NamedTuple):
-    """A row of the log; its stream as 16 bytes, as to make it a `UUID` costs as much as to read the row."""
-
-    position: int
-    stream: bytes
-    version: int
-    recorded_at: int
-    topic: str
-    state: bytes
-
+StoredRow = tuple[int, bytes, int, int, str, bytes]
+"""Position, stream as its 16 bytes, version, `recorded_at`, topic, state. As plain as that: there are very many."""
 
 _ROWS = "SELECT position, {stream}, version, recorded_at, topic, state FROM events WHERE position > ? AND position <= ?"
 _AT_ALL = f"{_ROWS} ORDER BY position LIMIT {PAGE}"
@@ -38,4 +28,5 @@ def _read(connection: Connection, sql: str, *arguments: object) -> list[StoredRo
         sql = sql.format(stream="substr(stream, 1)")  # a column's own type would be converted
     else:
         sql = sql.format(stream="uuid_send(stream)").replace("?", "%s")
-    return [StoredRow._make(row) for row in connection.exec_driver_sql(sql, arguments)]
+    with connection.exec_driver_sql(sql, arguments) as result:
+        return list(result.cursor.fetchall())

@@ -46,7 +46,7 @@ def log(driver: Driver) -> list[Record]:
 
 
 def row(position: int = 1, topic: str = "SessionTouched", state: bytes = STATE) -> StoredRow:
-    return StoredRow(position, UUID(int=7).bytes, 1, 1_795_000_000_000_000, topic, state)
+    return position, UUID(int=7).bytes, 1, 1_795_000_000_000_000, topic, state
 
 
 # -- CloudEvents
