@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from sqlalchemy import Connection, MetaData, delete, inspect, update
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -18,8 +18,7 @@ from sqlalchemy.schema import CreateTable
 
 from projections.places import Projection
 from store.database import Database
-from store.log import Record, pages
-from store.plain import plain_entries
+from store.plain import plain_entries, plain_pages
 from store.recorder import Entry, tracked
 from store.schema import tracking
 
@@ -109,7 +108,7 @@ class Shadow:
         While the database takes one page the next is read, which on PostgreSQL is the work of another processor.
         """
         with self._database.reading() as reader, ThreadPoolExecutor(1) as ahead:
-            left = pages(reader, self.position, until, PAGE)
+            left = plain_pages(reader, self.position, until, PAGE)
             coming = ahead.submit(_next_page, left)
             while (page := coming.result()).records:
                 coming = ahead.submit(_next_page, left)
@@ -119,7 +118,7 @@ class Shadow:
     def fold_within(self, connection: Connection, until: int) -> int:
         """The same in the caller's transaction. The position reached, which is this shadow's once that is committed."""
         position = self.position
-        for page in pages(connection, position, until, PAGE):
+        for page in plain_pages(connection, position, until, PAGE):
             position = self._apply(connection, _Page.read(page), position)
         return position
 
@@ -147,7 +146,7 @@ class Shadow:
             connection.exec_driver_sql("SET LOCAL enable_mergejoin = off")
 
     def _apply(self, connection: Connection, page: "_Page", position: int) -> int:
-        reached = page.records[-1].position
+        reached: int = page.records[-1].position
         with _stopping(page.records[0].position):
             self.projection.apply(connection, page.facts())
         mine = (tracking.c.name == self._tracked_as) & (tracking.c.position == position)
@@ -163,11 +162,11 @@ class Shadow:
 class _Page(NamedTuple):
     """Records and the facts in them, or why they cannot be read."""
 
-    records: Sequence[Record]
+    records: Sequence[Any]
     read_as: Sequence[Entry] | Exception
 
     @classmethod
-    def read(cls, records: Sequence[Record]) -> Self:
+    def read(cls, records: Sequence[Any]) -> Self:
         try:
             return cls(records, plain_entries(records))
         except Exception as error:
@@ -179,7 +178,7 @@ class _Page(NamedTuple):
         return self.read_as
 
 
-def _next_page(left: Iterator[list[Record]]) -> _Page:
+def _next_page(left: Iterator[Sequence[Any]]) -> _Page:
     return _Page.read(next(left, []))
 
 

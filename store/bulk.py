@@ -25,7 +25,8 @@ Row = tuple[Any, ...]
 class Bulk:
     """A statement with a place for rows. A row is a tuple of what the driver takes, in the order of `columns`.
 
-    An id may also be given as its 32 hex digits, in all rows alike: what comes out of JSON need not become a `UUID`.
+    An id may also be hex digits, or on SQLite its 16 bytes, in all rows alike: what comes out of JSON, or out of a
+    column, need not become a `UUID`.
     """
 
     def __init__(self, columns: Sequence[Column[Any]], statement: str, *, is_keyed: bool = False) -> None:
@@ -81,10 +82,10 @@ def update_many(key: Column[Any], *columns: Column[Any]) -> Bulk:
     )
 
 
-def _octets(value: UUID | str | None) -> bytes | None:
-    if value is None:
-        return None
-    return bytes.fromhex(value) if isinstance(value, str) else value.bytes
+def _octets(value: UUID | bytes | str | None) -> bytes | None:
+    if isinstance(value, UUID):
+        return value.bytes
+    return bytes.fromhex(value) if isinstance(value, str) else value
 
 
 def _array(column: Column[Any], values: Sequence[Any]) -> str:
