@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 import domain.events
 from api.service import Service
+from domain.api_keys import ApiKey
 from domain.bulk_revocation import BulkRevocation, GlobalSignOut
 from domain.events import ClientDetails, EndReason, Fact, Sealed, SessionCreated, UserEnrolled
 from domain.user import User
@@ -41,6 +42,9 @@ FACTS = [
     User.SessionRevoked,
     User.UserDisabled,
     User.UserEnabled,
+    User.UserErased,
+    ApiKey.Created,
+    ApiKey.ApiKeyRevoked,
     GlobalSignOut.Created,
     BulkRevocation.Created,
 ]

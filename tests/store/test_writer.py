@@ -358,13 +358,13 @@ def test_a_full_disk_refuses_and_service_goes_on_when_there_is_room(service: Ser
     before = whole(service.database)
 
     with full_disk(service):
-        futures = [caller.creates("alice", client=ClientDetails(None, "x" * 100_000)), caller.creates("bob")]
+        futures = [caller.creates("alice", client=ClientDetails(None, "x" * 40_000)), caller.creates("bob")]
         assert isinstance(refusal(futures[0]), StoreUnavailable)
         assert isinstance(refusal(futures[1]), StoreUnavailable | None)
-        large = [row for row in whole(service.database)[0] if len(row.state) > 100_000]
+        large = [row for row in whole(service.database)[0] if len(row.state) > 40_000]
         assert large == []
 
-    result(caller.creates("alice", client=ClientDetails(None, "x" * 100_000)))
+    result(caller.creates("alice", client=ClientDetails(None, "x" * 40_000)))
     assert topics(service) == ["UserEnrolled", "SessionCreated", "SessionCreated"]
     assert whole(service.database)[0][:2] == before[0]
     assert_consistent(service)
