@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from store.checking import Finding, Findings
 from store.database import Database
 from store.notes import NoteError, Verifier
-from store.pieces import Piece, rehash, roots_of
+from store.pieces import Piece, roots_of
 from store.raw_log import Outline, RawLog, raw_log
+from store.rehashing import rehash
 from store.versions import gaps
 
 
@@ -54,7 +55,7 @@ def verify_log(
         _check_outline(outline, findings, log)
     with tempfile.TemporaryDirectory() as directory:
         sizes = sorted({each.size for each in signed if each.size <= end})
-        pieces, rests = rehash(database, end, sizes, Path(directory), processes, lambda done: told(min(done, end), end))
+        pieces, rests = rehash(database, end, sizes, Path(directory), processes, lambda done: told(done, end))
         for rest in rests:
             findings.take(rest.findings)
         for gap in gaps([stretch for rest in rests for stretch in rest.stretches]):

@@ -1,4 +1,4 @@
-"""The log is sealed by the process that leads, as often as it should be; and never when it is not the log that was."""
+"""The log is sealed by the process that leads, in time, and never when it is not the log that was (T-27, TEV-03)."""
 
 import logging
 import sqlite3
