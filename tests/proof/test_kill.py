@@ -43,7 +43,8 @@ SEED = int(os.environ.get("PROOF_SEED") or random.getrandbits(32))
 MOMENTS = 30
 LONGEST_S = 20.0
 COMMITTED_UNTOLD, TRIES = (Failpoint.AFTER_COMMIT, Failpoint.BEFORE_REPLY), 12  # 7 of 8 batches there have a claim
-ELSEWHERE = (*ERASING, Failpoint.AFTER_SIGNING)  # not on the way of what this load asks for
+ROTATING = (Failpoint.AFTER_NEW_MASTER, Failpoint.AFTER_REWRAP, Failpoint.BEFORE_OLD_MASTER_LEAVES)
+ELSEWHERE = (*ERASING, *ROTATING, Failpoint.AFTER_SIGNING)  # not on the way of what this load asks for
 UNDER_LOAD = [failpoint for failpoint in Failpoint if failpoint not in ELSEWHERE]
 
 
