@@ -30,7 +30,7 @@ class Status(NamedTuple):
 def status(connection: Connection, now: int) -> Status:
     """`now` in microseconds since 1970."""
     stopped = parked_now(connection)
-    reached = dict(connection.execute(select(tracking.c.name, tracking.c.position)).tuples().all())
+    reached = dict(connection.execute(select(tracking.c.name, tracking.c.position)).all())
     reached |= {name: parked.position for name, parked in stopped.items() if name not in reached}
     head = last_position(connection)  # after the positions, so that none is beyond it
     followers = [
