@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 from eventsourcing.persistence import MapperDeserialisationError
+from sqlalchemy import inspect
 
 from api.app import open_service
 from api.service import Service
@@ -19,6 +20,7 @@ from store.database import Database, store_errors
 from store.keys import KeyStore
 from store.master_key import MasterKeyError
 from store.recorder import last_recorded_at
+from store.schema import working
 from store.sealing import SealingMapper
 from store.signing import SigningKeyError
 
@@ -54,7 +56,7 @@ def reading() -> Iterator[Reading]:
         settings = load_settings(os.environ)
         database, keys_database = Database(settings.database_url), Database(settings.keys_database_url)
         try:
-            database.must_exist()
+            _must_be_current(database)
             keys_database.must_exist()
             keys = KeyStore.existing(keys_database, Path(settings.master_key_file))
             with store_errors():
@@ -73,7 +75,7 @@ def log_only() -> Iterator[Database]:
     with told():
         database = Database(load_settings(os.environ).database_url)
         try:
-            database.must_exist()
+            _must_be_current(database)
             with store_errors():
                 yield database
         finally:
@@ -102,6 +104,18 @@ def service() -> Iterator[Service]:
             yield opened
         finally:
             opened.close()
+
+
+def _must_be_current(database: Database) -> None:
+    """Raise `StoreUnavailable` for a ledger that is not there, or has not the tables of this version yet."""
+    database.must_exist()
+    with store_errors(), database.reading() as connection:
+        missing = working.tables.keys() - set(inspect(connection).get_table_names())
+    if missing:
+        raise StoreUnavailable(
+            f"The ledger at {database.url.render_as_string()} is not of this version: it has no table "
+            f"{', '.join(sorted(missing))}. Start the service once; it adds what is new."
+        )
 
 
 @contextmanager

@@ -6,6 +6,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy import text
+
+from api.service import Service
+
 Ledger = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -14,6 +18,16 @@ def test_looking_at_a_ledger_that_is_not_there_makes_none(ledger: Ledger, tmp_pa
     assert ran.returncode == 3
     assert ran.stderr == f"There is no database at {tmp_path}/var/ledger.db.\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_of_an_earlier_version_is_not_looked_at_before_the_service_has_added_what_is_new(
+    beside: Ledger, service: Service
+):
+    with service.database.transaction() as connection:
+        connection.execute(text("DROP TABLE parked"))
+    ran = beside("status")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert "it has no table parked. Start the service once" in ran.stderr
 
 
 def test_a_key_is_made_shown_and_revoked(ledger: Ledger):
