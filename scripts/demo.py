@@ -1,6 +1,7 @@
 """`./scripts/serve --demo`: three people with several sessions each, and `curl` lines to try."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from api.devices import device_label
 from api.ids import new_uuid7
 from api.service import Service
 from api.settings import Settings
+from domain.errors import UserErased
 from domain.events import ClientDetails
 from domain.ledger import Request
 from domain.user import SignIn
@@ -53,7 +55,7 @@ def prepare(settings: Settings, url: str) -> None:
     service = open_service(settings)
     try:
         key_id, secret = _fresh_key(service)
-        tokens = {person.user_id: list(_sign_in(service, person, f"key:{key_id}")) for person in PEOPLE}
+        tokens = dict(_sign_all_in(service, f"key:{key_id}"))
     finally:
         service.close()
     print(_to_try(url, tokens, secret), flush=True)
@@ -65,6 +67,13 @@ def _fresh_key(service: Service) -> tuple[str, str]:
             revoke_key(service.ledger, key.key_id, Request(OPERATOR, new_uuid7()))
     key, secret = create_key(service.ledger, KEY_NAME, list(Scope), Request(OPERATOR, new_uuid7()))
     return key.key_id, secret
+
+
+def _sign_all_in(service: Service, actor: str) -> Iterator[tuple[str, list[str]]]:
+    """Each person with his tokens; who was erased while somebody tried things out stays away for ever."""
+    for person in PEOPLE:
+        with suppress(UserErased):
+            yield person.user_id, list(_sign_in(service, person, actor))
 
 
 def _sign_in(service: Service, person: Person, actor: str) -> Iterator[str]:
@@ -86,25 +95,33 @@ def _sign_in(service: Service, person: Person, actor: str) -> Iterator[str]:
 
 
 def _to_try(url: str, tokens: dict[str, list[str]], key: str) -> str:
-    alice = tokens["alice@example.com"][0]
+    if not tokens:
+        return "\nAll of the demo's people were erased. Start with a new ledger, in another folder or without var/."
+    user, *others = tokens
+    name, other = user.partition("@")[0].upper(), others[0] if others else user
     return f"""
-Three people are signed in: {", ".join(f"{user_id} ({len(t)} sessions)" for user_id, t in tokens.items())}.
+Signed in: {", ".join(f"{user_id} ({len(t)} sessions)" for user_id, t in tokens.items())}.
 
-# Alice, a user:
-export ALICE='Authorization: Bearer {alice}'
-curl -s {url}/api/auth/session -H "$ALICE"
-curl -s {url}/api/sessions -H "$ALICE"
-curl -s -X POST {url}/api/sessions/revoke-all -H "$ALICE" -H 'Content-Type: application/json' \\
+# {user}, a user:
+export {name}='Authorization: Bearer {tokens[user][0]}'
+curl -s {url}/api/auth/session -H "${name}"
+curl -s {url}/api/sessions -H "${name}"
+curl -s -X POST {url}/api/sessions/revoke-all -H "${name}" -H 'Content-Type: application/json' \\
      -d '{{"except_current":true}}'
-curl -s -X POST {url}/api/auth/signout -H "$ALICE" -i
+curl -s -X POST {url}/api/auth/signout -H "${name}" -i
 
 # A sign-in service, which begins sessions:
 export KEY='Authorization: Bearer {key}'
 curl -s {url}/api/sessions -H "$KEY" -H 'Content-Type: application/json' \\
      -d '{{"user_id":"dave@example.com","ip_address":"203.0.113.80","user_agent":"curl/8.0"}}'
 
-# An administrator, who looks at Bob, disables him and lets him in again:
-curl -s {url}/api/users/bob@example.com/sessions -H "$KEY"
-curl -s -X POST {url}/api/users/bob@example.com/disable -H "$KEY"
-curl -s -X POST {url}/api/users/bob@example.com/enable -H "$KEY"
+# An administrator, who looks at somebody, disables him and lets him in again:
+curl -s {url}/api/users/{other}/sessions -H "$KEY"
+curl -s -X POST {url}/api/users/{other}/disable -H "$KEY"
+curl -s -X POST {url}/api/users/{other}/enable -H "$KEY"
+
+# An auditor, who asks what happened to him and listens to what happens now; the same from a shell:
+curl -s "{url}/api/users/{other}/audit?limit=5" -H "$KEY"
+curl -sN {url}/api/audit/stream -H "$KEY"
+./scripts/ledger replay --user {other}
 """
