@@ -19,7 +19,7 @@ _BACKWARDS = (
     .order_by(events.c.version.desc())
     .limit(PAGE)
 )
-_COMMON = {field.name for field in fields(Fact)}
+_COMMON = {field.name for field in fields(Fact)} | {"originator_topic"}
 
 
 class Cause(NamedTuple):

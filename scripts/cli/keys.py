@@ -8,6 +8,7 @@ from api.ids import new_uuid7
 from domain.ledger import Request
 from projections.api_keys import OPERATOR, list_keys
 from scripts.cli import rotate_master
+from scripts.cli.moments import shown
 from scripts.cli.opening import NO, reading, service
 from scripts.cli.output import AsJson, print_json, print_table
 from store.api_keys import ApiKey, Scope, create_key, revoke_key
@@ -42,8 +43,7 @@ def show(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"keys": found})
     else:
-        rows = [{**key, "scopes": " ".join(key["scopes"])} for key in found]
-        print_table(rows, COLUMNS)
+        print_table([_cells(key) for key in found], COLUMNS)
 
 
 @app.command("revoke")
@@ -65,6 +65,16 @@ app.command("rotate-master")(rotate_master.command)
 
 def _request() -> Request:
     return Request(OPERATOR, new_uuid7())
+
+
+def _cells(key: dict[str, Any]) -> dict[str, Any]:
+    revoked_at = key["revoked_at"]
+    return {
+        **key,
+        "scopes": " ".join(key["scopes"]),
+        "created_at": shown(key["created_at"]),
+        "revoked_at": revoked_at and shown(revoked_at),
+    }
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:

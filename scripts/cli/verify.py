@@ -134,4 +134,4 @@ def _tell(report: Report) -> None:
         typer.echo(f"… and {left_out:,} more")
     typer.echo(f"{report.events:,} events: {'intact' if report.is_intact else 'NOT intact'}")
     newer = max(report.events - report.sealed, 0)
-    typer.echo(f"{report.checkpoints:,} checkpoints, the last at {report.sealed:,}; {newer:,} events are newer")
+    typer.echo(f"checkpoints: {report.checkpoints:,}, the last at {report.sealed:,}; events that are newer: {newer:,}")

@@ -46,7 +46,7 @@ def alter(var: Path, *statements: str) -> None:
 def test_a_log_that_nobody_altered_is_intact(ledger: Ledger):
     ran = ledger("verify")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == "6 events: intact\n1 checkpoints, the last at 5; 1 events are newer\n"
+    assert ran.stdout == "6 events: intact\ncheckpoints: 1, the last at 5; events that are newer: 1\n"
     assert json.loads(ledger("verify", "--json").stdout) == {
         "intact": True,
         "events": 6,
@@ -118,7 +118,7 @@ def test_nothing_is_signed_yet(ledger: Ledger, var: Path):
     Service(Stores(url, keys_url, var / "master.key"), Limits(), new_uuid7).close()
     ran = ledger("checkpoint")
     assert (ran.returncode, ran.stderr) == (1, "Nothing is signed yet.\n")
-    assert ledger("verify").stdout == "0 events: intact\n0 checkpoints, the last at 0; 0 events are newer\n"
+    assert ledger("verify").stdout == "0 events: intact\ncheckpoints: 0, the last at 0; events that are newer: 0\n"
 
 
 @pytest.mark.usefixtures("log")
@@ -131,7 +131,7 @@ def test_an_export_is_verified_offline(ledger: Ledger, var: Path, tmp_path: Path
     offline = ("verify", "--export", str(export), "--key", vkey, "--checkpoint", str(note))
     ran = ledger(*offline)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == "6 events: intact\n1 checkpoints, the last at 5; 1 events are newer\n"
+    assert ran.stdout == "6 events: intact\ncheckpoints: 1, the last at 5; events that are newer: 1\n"
     export.write_text(export.read_text().replace('"position":"3"', '"position":"4"'))
     ran = ledger(*offline)
     assert (ran.returncode, ran.stdout.splitlines()[0]) == (
