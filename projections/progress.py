@@ -5,6 +5,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from projections.parking import parked_now
+from projections.shadow import is_shadow
 from store.log import last_position, recorded_at
 from store.schema import tracking
 
@@ -30,7 +31,8 @@ class Status(NamedTuple):
 def status(connection: Connection, now: int) -> Status:
     """`now` in microseconds since 1970."""
     stopped = parked_now(connection)
-    reached = dict(connection.execute(select(tracking.c.name, tracking.c.position)).all())
+    rows = connection.execute(select(tracking.c.name, tracking.c.position)).all()
+    reached = {name: position for name, position in rows if not is_shadow(name)}
     reached |= {name: parked.position for name, parked in stopped.items() if name not in reached}
     head = last_position(connection)  # after the positions, so that none is beyond it
     followers = [

@@ -173,7 +173,8 @@ class _Rebuild:
             present = inspect(connection).get_table_names()
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {wait_ms}")
             names = [live.name for live, _ in self._tables if live.name in present]
-            connection.exec_driver_sql(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+            if names:
+                connection.exec_driver_sql(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
 
     def _hold_live_position(self, connection: Connection) -> int:
         """Where the live tables are; whoever moves them on waits until the transaction is over."""

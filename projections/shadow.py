@@ -34,6 +34,8 @@ ROOT = Path(__file__).parents[1]
 Report = Callable[[int, int], None]
 """Is told how many events were folded, of how many."""
 
+_BY = " by "
+
 
 class Rebuildable(Projection, Protocol):
     """Made with a suffix, it has tables of its own; each has a primary key."""
@@ -62,7 +64,7 @@ class Shadow:
         self._database = database
         self.projection = projection
         self.name = f"{projection.name}{SUFFIX}"
-        self._tracked_as = f"{self.name} by {code()}"
+        self._tracked_as = f"{self.name}{_BY}{code()}"
         self.position = 0
 
     def open(self, most: int) -> None:
@@ -191,6 +193,11 @@ def _stopping(position: int) -> Iterator[None]:
         raise
     except Exception as error:
         raise RebuildStopped(position, error) from error
+
+
+def is_shadow(name: str) -> bool:
+    """Whether a tracking row is of a shadow: it follows nothing, and stays as it is after a rebuild was killed."""
+    return f"{SUFFIX}{_BY}" in name
 
 
 @cache

@@ -321,6 +321,16 @@ def test_a_table_that_is_gone_is_there_again(driver: Driver):
     assert rebuilt(driver).identical
 
 
+def test_tables_that_are_all_gone_are_there_again(driver: Driver):
+    session_id = driver.sign_in()
+    with driver.service.database.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE sessions")
+        connection.exec_driver_sql("DROP TABLE users")
+    assert len(rebuilt(driver).shapes) == 2
+    assert driver.active() == [session_id]
+    assert rebuilt(driver).identical
+
+
 def test_an_empty_log_is_rebuilt_too(driver: Driver):
     assert rebuilt(driver) == Comparison(0, [], 0, [])
 
