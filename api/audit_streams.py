@@ -1,6 +1,7 @@
 """Who listens to the audit log: so many at once, woken together, sent home at shutdown."""
 
 import asyncio
+import logging
 from contextlib import suppress
 
 from domain.errors import LedgerBusy, StoreUnavailable
@@ -9,6 +10,8 @@ from store.long_reads import LongReads
 
 MOST = 32
 POLL_S = 0.25
+
+_log = logging.getLogger("ledger.audit")
 
 
 class AuditStreams:
@@ -51,12 +54,19 @@ class AuditStreams:
 
     async def _watch(self) -> None:
         while True:
-            with suppress(StoreUnavailable, LedgerBusy):  # those who listen notice by themselves
-                position = (await self._reads.run(freshness)).position
-                if position != self._position:
-                    self._position = position
-                    self._tell()
+            try:
+                await self._look()
+            except (StoreUnavailable, LedgerBusy):
+                pass  # those who listen notice by themselves
+            except Exception:  # or all who listen would hear heartbeats only from then on
+                _log.exception("the audit log could not be looked at")
             await asyncio.sleep(POLL_S)
+
+    async def _look(self) -> None:
+        position = (await self._reads.run(freshness)).position
+        if position != self._position:
+            self._position = position
+            self._tell()
 
     def _tell(self) -> None:
         self._news.set()

@@ -12,6 +12,7 @@ from uuid import UUID
 from eventsourcing.persistence import PersistenceError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.pool import QueuePool
 
 from domain.errors import StoreUnavailable
@@ -123,10 +124,10 @@ class Database:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Say `StoreUnavailable` where the driver, or the library for it, says that the database failed."""
+    """Say `StoreUnavailable` where the driver, or the library for it, says that the database failed or has no room."""
     try:
         yield
-    except (DBAPIError, PersistenceError, sqlite3.Error) as error:
+    except (DBAPIError, NoConnectionFree, PersistenceError, sqlite3.Error) as error:
         raise StoreUnavailable("The store does not answer or cannot write.") from error
 
 

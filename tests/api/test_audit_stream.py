@@ -191,6 +191,20 @@ def test_silence_is_broken_by_comments(api: Api, listen: Listen, monkeypatch: py
     assert listener.events == []
 
 
+def test_a_look_that_fails_is_not_the_last_one(api: Api, listen: Listen, monkeypatch: pytest.MonkeyPatch):
+    def broken(connection: Any) -> Any:
+        failed.append(connection)
+        raise RuntimeError("broken")
+
+    failed: list[Any] = []
+    listener = listen()
+    with monkeypatch.context() as patched:
+        patched.setattr(audit_streams, "freshness", broken)
+        until(lambda: len(failed) > 1)
+    api.sign_in("alice")
+    until(lambda: len(listener.events) == 2)
+
+
 def test_a_revoked_key_ends_the_stream(api: Api, listen: Listen):
     key, secret = api.key(Scope.AUDIT_READ)
     listener, other = listen(bearer(secret)), listen()

@@ -1,13 +1,14 @@
 """What a database must promise before it is used, and that readers and the writer stay out of each other's way."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from domain.errors import StoreUnavailable
-from store.database import Database, _connect_sqlite
+from store.database import Database, _connect_sqlite, store_errors
 from tests.postgres import Database as Place
 from tests.postgres import PostgresCluster, Schema
 
@@ -130,6 +131,14 @@ def test_a_transaction_that_fails_leaves_nothing(opened: Database):
         raise ZeroDivisionError
     with opened.reading() as connection:
         assert notes(connection) == ["committed"]
+
+
+def test_a_pool_without_a_free_connection_is_a_store_that_is_unavailable(opened: Database, monkeypatch):
+    monkeypatch.setattr(opened._reader.pool, "_timeout", 0.05)
+    with ExitStack() as held, pytest.raises(StoreUnavailable):
+        for _ in range(100):
+            with store_errors():
+                held.enter_context(opened.reading())
 
 
 def test_connections_that_a_restart_made_useless_can_be_discarded(
