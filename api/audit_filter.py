@@ -27,6 +27,11 @@ from domain.events import Fact
 from projections.audit_filter import AuditFilter
 from store.clock import to_micros
 
+_ACTOR = (
+    r"^(self|operator|user:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|key:([0-9a-f]{12}|bootstrap)|policy:[a-z-]{1,64})$"
+)
+"""Nothing that could be a person's own name: the question is recorded."""
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 _A_DAY = timedelta(days=1) - timedelta(microseconds=1)
@@ -95,8 +100,8 @@ class EventQuestion(BaseModel):
     session_id: UUID | None = Field(
         None, description="Which session they are about.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"]
     )
-    actor: Annotated[str, StringConstraints(pattern=r"^(self|operator|(user|key|policy):[\w.-]{1,128})$")] | None = (
-        Field(None, description="Who acted, as events name actors.", examples=["policy:end-sessions-on-timeout"])
+    actor: Annotated[str, StringConstraints(pattern=_ACTOR)] | None = Field(
+        None, description="Who acted, as events name actors.", examples=["policy:end-sessions-on-timeout"]
     )
     start_date: Annotated[str, _checked(first_moment), _Time] | None = Field(
         None, description=f"The first moment. {_EXACT}", examples=["2026-11-26"]

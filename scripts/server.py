@@ -88,6 +88,8 @@ def _config(settings: Settings) -> uvicorn.Config:
     No `limit_concurrency`: it counts connections, so that a few hundred idle ones would have everybody else refused,
     `/healthz` included, and in plain text. Deadlines end idle and slow ones (T-15), a full queue answers 503, and how
     many connections one client may open is for the proxy to say, which knows the clients.
+
+    No WebSockets: nothing here speaks them, and uvicorn's log paths and queries, and outlive deadlines and signals.
     """
     proxies = [str(network) for network in settings.trusted_proxies]
     return uvicorn.Config(
@@ -95,6 +97,7 @@ def _config(settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         http=PunctualProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -100,7 +100,7 @@ bindings = Table(
     Column("name", Text, primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )
-"""What this log belongs to: a proof of the pepper that its pseudonyms were made with."""
+"""What this log belongs to: a proof of the pepper that its pseudonyms were made with, and the key that signs it."""
 
 identities = Table(
     "identities",
@@ -247,7 +247,6 @@ def create_working(connection: Connection) -> None:
     """Create the other tables of the store unless they are there."""
     one_creator_at_a_time(connection)
     working.create_all(connection)
-    connection.exec_driver_sql("DROP TABLE IF EXISTS snapshots_1")  # their state does not say who is erased
 
 
 def one_creator_at_a_time(connection: Connection) -> None:

@@ -228,6 +228,19 @@ def test_t_08_whatever_is_sent_each_line_of_the_log_is_one_json_object(start: St
     assert token not in server.log_text
 
 
+def test_nobody_is_answered_by_websocket(start: Start):
+    """An upgrade is a plain request: it meets the deadline, is logged without its query, and holds up no shutdown."""
+    server = start()
+    asked = b"GET /api/users/alice@example.com/sessions?token=CANARY HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+    upgrade = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(asked + upgrade)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 4")
+        assert server.end(signal.SIGTERM) == 0
+    assert "CANARY" not in server.log_text
+    assert "alice" not in server.log_text
+
+
 def test_the_demo_prints_credentials_that_work(start: Start, tmp_path: Path):
     server = start("--demo")
     printed = (tmp_path / "out.txt").read_text()
