@@ -7,13 +7,14 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from domain.events import UserEnrolled
 from projections.erasures import erased_streams
 from store.backup import Files
 from store.database import Database, store_errors
 from store.keys import KeyStore, user_keys
 from store.master_key import MasterKeyError
 from store.notes import Verifier
-from store.schema import bindings
+from store.schema import bindings, events
 from store.verifying import verify_log
 
 
@@ -54,11 +55,24 @@ def _key_faults(log: Database, keys: Database, files: Files, live_keys: Database
         proof = connection.execute(select(bindings.c.value).where(bindings.c.name == "pepper")).scalar()
     if proof is None or not hmac.compare_digest(proof, store.secret_for("log")):
         yield "The keys are not those that the log was written with."
+    if keyless := len(_enrolled(log) - _known(keys)):
+        yield f"{keyless} users of the log have no key: what is sealed of them cannot be read."
     for stream in store.without_tombstone(erased_streams(log)):
         yield f"The erased user {stream} has a key; a service that starts on this backup destroys it first."
     if live_keys:
         for stream in store.without_tombstone(_tombstones(live_keys)):
             yield f"The user {stream} was erased since: after a restore, erase him again."
+
+
+def _enrolled(log: Database) -> set[UUID]:
+    with store_errors(), log.reading() as connection:
+        return set(connection.execute(select(events.c.stream).where(events.c.topic == UserEnrolled.TOPIC)).scalars())
+
+
+def _known(keys: Database) -> set[UUID]:
+    """Who has a key, or a tombstone."""
+    with store_errors(), keys.reading() as connection:
+        return set(connection.execute(select(user_keys.c.stream)).scalars())
 
 
 def _tombstones(keys: Database) -> list[UUID]:

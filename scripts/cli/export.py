@@ -41,6 +41,10 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Write events out, oldest first; then say on stderr how many, and the position to go on behind."""
+    if output and (output.is_symlink() or (output.exists() and not output.is_file())):
+        raise typer.BadParameter(
+            f"{output} is no file that could be replaced; without --output it goes to standard output."
+        )
     if event_type is not None and event_type not in event_types():
         raise typer.BadParameter(f"There is no type {event_type!r}: {', '.join(event_types())}.")
     with reading() as opened, _told():

@@ -134,4 +134,6 @@ def _tell(report: Report) -> None:
         typer.echo(f"… and {left_out:,} more")
     typer.echo(f"{report.events:,} events: {'intact' if report.is_intact else 'NOT intact'}")
     newer = max(report.events - report.sealed, 0)
+    if report.events and not report.sealed:
+        typer.echo("Nothing signed vouches for these events: compare them with a checkpoint that you have kept.")
     typer.echo(f"checkpoints: {report.checkpoints:,}, the last at {report.sealed:,}; events that are newer: {newer:,}")

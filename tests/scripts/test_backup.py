@@ -132,6 +132,12 @@ def test_an_altered_event_is_found(beside: Ledger, backed_up: Path):
     assert "position 2: version 7 of its stream" in faults(beside, backed_up)
 
 
+def test_a_user_without_a_key_is_found(beside: Ledger, backed_up: Path):
+    with sqlite3.connect(backed_up / "keys" / "keys.db") as copy:
+        copy.execute("DELETE FROM user_keys WHERE rowid IN (SELECT rowid FROM user_keys LIMIT 1)")
+    assert faults(beside, backed_up) == "1 users of the log have no key: what is sealed of them cannot be read.\n"
+
+
 def test_a_torn_file_is_found(beside: Ledger, backed_up: Path):
     with (backed_up / "ledger.db").open("r+b") as file:
         file.truncate(file.seek(0, 2) // 2)

@@ -59,6 +59,16 @@ def test_a_file_that_cannot_be_written_is_not_there(ledger: Ledger, tmp_path: Pa
     assert (ran.returncode, ran.stderr) == (3, "Cannot write: [Errno 28] No space left on device\n")
 
 
+def test_a_device_or_a_link_is_not_replaced_by_a_file(ledger: Ledger, tmp_path: Path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "elsewhere")
+    for there in (pipe, link):
+        assert ledger("export", "--format", "ndjson", "--output", str(there)).returncode == 2
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
 def test_a_wish_that_is_not_understood_is_told(ledger: Ledger):
     for arguments in ([], ["--format", "xml"], ["--format", "csv", "--event-type", "Nothing"]):
         ran = ledger("export", *arguments)
