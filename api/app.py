@@ -35,6 +35,7 @@ from api.devices import device_label
 from api.durations import RequestDurations
 from api.edge import Edge
 from api.errors import install
+from api.export import Exports
 from api.guesses import Guesses
 from api.ids import new_uuid7
 from api.openapi import complete_document
@@ -153,6 +154,7 @@ async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: Se
     app.state.credentials = Credentials(service.sessions, service.reads, tokens, bootstrap or None, cookie.name)
     app.state.guesses = Guesses(settings.guess_limit, service.clock.micros, log_network=settings.store_client_details)
     app.state.touches = Touches(service.ledger)
+    app.state.exports = Exports()
     app.state.presenter = Presenter(service.keys, service.key_reads)
     app.state.origin = settings.origin
     app.state.audit_presenter = AuditPresenter(service.keys, service.mapper)

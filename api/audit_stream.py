@@ -18,7 +18,7 @@ from api.audit_filter import AuditQuestion, refuse_doubled
 from api.audit_presenting import AuditPresenter
 from api.audit_streams import AuditStreams
 from api.body import StrictRoute
-from api.credentials import Authorized
+from api.credentials import Authorized, still_holds
 from api.errors import Problem, problem_responses
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
 from api.service import Service
@@ -115,6 +115,8 @@ class AuditStream:
             except LedgerError:  # who listens comes again, and misses nothing
                 return
             if events:
+                if not await still_holds(self._http, self._by):
+                    return
                 self._spoke_at = self._now()
                 yield b"".join(map(_message, events))
             elif self._now() - self._spoke_at >= HEARTBEAT_S:
@@ -139,11 +141,10 @@ class AuditStream:
             return True
         self._checked_at = self._now()
         try:
-            caller = await self._http.app.state.credentials.caller(self._http.scope)
             await self._note_next_hour()
-        except (Problem, LedgerError):
+        except LedgerError:
             return False
-        return bool(caller.scopes == self._by.scopes)
+        return await still_holds(self._http, self._by)
 
     async def _note_next_hour(self) -> None:
         now = self._service.clock.micros()

@@ -18,6 +18,7 @@ from api.access_tokens import AccessTokens, Claims, InvalidAccessToken, Unverifi
 from api.errors import Problem
 from api.guesses import UnknownCredential
 from api.service import durable
+from domain.errors import LedgerError
 from domain.ledger import Request, SessionLedger
 from projections.api_keys import ApiKeys
 from projections.sessions import SessionQueries, SessionView
@@ -299,6 +300,15 @@ class Needs:
 
 def insufficient(scope: Scope) -> Problem:
     return Problem("insufficient-scope", f"This call needs the scope {scope}.", scope=str(scope))
+
+
+async def still_holds(request: HttpRequest, by: Authorized) -> bool:
+    """Whether the credential of a request that takes long is still good for what it was when that began."""
+    try:
+        caller = await request.app.state.credentials.caller(request.scope)
+    except (Problem, LedgerError):
+        return False
+    return bool(caller.scopes == by.scopes)
 
 
 User = Annotated[SignedIn, Depends(signed_in)]

@@ -2,28 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.requests import Request as HttpRequest
+from starlette.types import Receive, Scope, Send
 
 from api.audit_access import note_access
 from api.audit_filter import AuditQuestion, refuse_doubled
 from api.body import StrictRoute
-from api.credentials import Authorized, Needs
-from api.errors import problem_responses
+from api.credentials import Authorized, Needs, still_holds
+from api.errors import Problem, problem_responses
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
 from api.service import Service
+from domain.errors import LedgerBusy
 from projections.export import Chunk, Format, export
-from store.api_keys import Scope
+from store.api_keys import Scope as KeyScope
 
 router = APIRouter(tags=["audit"], route_class=StrictRoute, generate_unique_id_function=operation_id)
 
 MEDIA_TYPES = {Format.NDJSON: "application/x-ndjson", Format.CSV: "text/csv; charset=utf-8; header=present"}
 NAMES = {Format.NDJSON: "ledger.ndjson", Format.CSV: "ledger-not-evidence.csv"}
+
+MOST = 8
+"""In a process at a time. What a client does not read stays in memory, a page of it."""
 
 _log = logging.getLogger("ledger.export")
 
@@ -55,10 +60,10 @@ _ANSWER: dict[int | str, Any] = {
 
 
 @router.get("/api/audit/export", summary="Export the audit log", response_class=StreamingResponse,
-            responses={**problem_responses(*USER_PROBLEMS), **_ANSWER}, openapi_extra=BEARER)  # fmt: skip
+            responses={**problem_responses(*USER_PROBLEMS, "busy"), **_ANSWER}, openapi_extra=BEARER)  # fmt: skip
 async def export_audit(
     http: HttpRequest,
-    by: Annotated[Authorized, Depends(Needs(Scope.AUDIT_READ))],
+    by: Annotated[Authorized, Depends(Needs(KeyScope.AUDIT_READ))],
     asked: Annotated[ExportQuestion, Query()],
 ) -> StreamingResponse:
     """Every event that fits, whatever their number. What is personal stays sealed, for everybody."""
@@ -67,17 +72,55 @@ async def export_audit(
     wanted = asked.asks(service.keys.pseudonym)
     told = {"format": asked.format, "after": asked.after or None, **wanted.given()}
     await asyncio.to_thread(note_access, service, by, "export", **told)
-    chunks = export(service.database, wanted, asked.format, http.app.state.origin, asked.after)
-    first = await asyncio.to_thread(next, chunks)  # what cannot be read at all is still answered with a problem
-    headers = {"Content-Disposition": f'attachment; filename="{NAMES[asked.format]}"'}
-    return StreamingResponse(_lines(first, chunks), media_type=MEDIA_TYPES[asked.format], headers=headers)
+    exports: Exports = http.app.state.exports
+    exports.enter()
+    try:
+        chunks = export(service.database, wanted, asked.format, http.app.state.origin, asked.after)
+        first = await asyncio.to_thread(next, chunks)  # of CloudEvents: what cannot be read is answered with a problem
+    except BaseException:
+        exports.leave()
+        raise
+    return ExportResponse(_lines(http, by, first, chunks), asked.format, exports)
 
 
-def _lines(first: Chunk, chunks: Iterator[Chunk]) -> Iterator[bytes]:
+class Exports:
+    """How many are under way in this process."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    def enter(self) -> None:
+        """Take a place. Raises `LedgerBusy` when there is none."""
+        if self._open >= MOST:
+            raise LedgerBusy(f"{MOST} exports are under way already.")
+        self._open += 1
+
+    def leave(self) -> None:
+        self._open -= 1
+
+
+class ExportResponse(StreamingResponse):
+    """Keeps its place until it has ended, however that comes about."""
+
+    def __init__(self, lines: AsyncIterator[bytes], form: Format, exports: Exports) -> None:
+        headers = {"Content-Disposition": f'attachment; filename="{NAMES[form]}"'}
+        super().__init__(lines, media_type=MEDIA_TYPES[form], headers=headers)
+        self._exports = exports
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._exports.leave()
+
+
+async def _lines(http: HttpRequest, by: Authorized, first: Chunk, chunks: Iterator[Chunk]) -> AsyncIterator[bytes]:
     """Made in worker threads. An error breaks the answer off: it gets no end, so that nobody takes it for whole."""
     yield first.lines
     try:
-        for chunk in chunks:
+        while chunk := await asyncio.to_thread(next, chunks, None):
+            if not await still_holds(http, by):
+                raise Problem("invalid-credential", "The credential was revoked while the export was under way.")
             if chunk.lines:
                 yield chunk.lines
     except Exception as error:

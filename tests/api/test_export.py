@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from api.export import MOST
 from domain.errors import StoreUnavailable
 from projections import export as exporting
 from store.api_keys import Scope
@@ -75,3 +76,29 @@ def test_what_cannot_be_read_on_does_not_look_complete(api: Api, monkeypatch: py
     monkeypatch.setattr(exporting, "next_page", gone_after_two)
     with pytest.raises(RuntimeError):  # which the server tells its client by closing without an end
         api.get(PATH, ADMIN)
+
+
+def test_a_key_that_is_revoked_meanwhile_gets_nothing_more(api: Api, monkeypatch: pytest.MonkeyPatch):
+    key, secret = api.key(Scope.AUDIT_READ)
+    api.sign_in()
+    monkeypatch.setattr(exporting, "PAGE", 2)
+    real = exporting.next_page
+
+    def revoked_after_two(connection, after, until, *more):
+        if after == 2:
+            assert api.revoke_key(key)
+        return real(connection, after, 2, *more) if after == 0 else real(connection, after, until, *more)
+
+    monkeypatch.setattr(exporting, "next_page", revoked_after_two)
+    with pytest.raises(RuntimeError):
+        api.get(PATH, bearer(secret))
+
+
+def test_no_more_exports_run_at_once_than_there_is_room_for(api: Api):
+    exports = api.app.state.exports
+    for _ in range(MOST):
+        exports.enter()
+    assert told(api.get(PATH, ADMIN)) == (503, "busy")
+    exports.leave()
+    for _ in range(2):
+        assert api.get(PATH, ADMIN).status_code == 200
