@@ -9,6 +9,7 @@ from projections.as_of import NotYet, Then, at_moment, at_position, sessions_as_
 from projections.sessions import SessionView
 from projections.story import is_known
 from scripts.cli.moments import moment, shown
+from scripts.cli.names import user_id
 from scripts.cli.opening import NO, Reading, reading
 from scripts.cli.output import AsJson, print_json, print_table, printable
 
@@ -19,7 +20,7 @@ COLUMNS = (
 
 
 def as_of(
-    user: Annotated[str, typer.Option(help="Whose sessions: the user's id.")],
+    user: Annotated[str, typer.Option(parser=user_id, metavar="ID", help="Whose sessions: the user's id.")],
     at: Annotated[
         datetime | None,
         typer.Argument(

@@ -9,12 +9,16 @@ from api.ids import new_uuid7
 from api.service import PATIENCE_S
 from domain.ledger import Request
 from projections.api_keys import OPERATOR
+from scripts.cli.names import user_id as checked_user
 from scripts.cli.opening import BAD_USAGE, NO, service
 from scripts.cli.output import AsJson, print_json
 
 
 def erase_user(
-    user_id: Annotated[str, typer.Argument(help="The user's id, as the sign-in service gave it.")],
+    user_id: Annotated[
+        str,
+        typer.Argument(parser=checked_user, metavar="USER_ID", help="The user's id, as the sign-in service gave it."),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -9,6 +9,7 @@ from domain.ledger import Request
 from projections.api_keys import OPERATOR, list_keys
 from scripts.cli import rotate_master
 from scripts.cli.moments import shown
+from scripts.cli.names import key_name
 from scripts.cli.opening import NO, reading, service
 from scripts.cli.output import AsJson, print_json, print_table
 from store.api_keys import ApiKey, Scope, create_key, revoke_key
@@ -21,7 +22,7 @@ COLUMNS = ("id", "name", "scopes", "created_at", "revoked_at")
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for, for people.")],
+    name: Annotated[str, typer.Argument(parser=key_name, metavar="NAME", help="What the key is for, for people.")],
     scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given several times.")],
     as_json: AsJson = False,
 ) -> None:

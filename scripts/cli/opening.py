@@ -13,7 +13,7 @@ from sqlalchemy import inspect
 from api.app import open_service
 from api.service import Service
 from api.settings import Settings, SettingsError, load_settings
-from domain.errors import StoreUnavailable
+from domain.errors import LedgerBusy, LedgerError, StoreUnavailable
 from projections.erasures import erased_streams
 from store.clock import Clock, ClockBehindLog
 from store.database import Database, store_errors
@@ -34,7 +34,7 @@ CANNOT_READ_OR_WRITE = 3
 """The store, the keys or a file cannot be read or written."""
 
 
-UNUSABLE = (StoreUnavailable, MasterKeyError, SigningKeyError, ClockBehindLog, MapperDeserialisationError)
+UNUSABLE = (StoreUnavailable, LedgerBusy, MasterKeyError, SigningKeyError, ClockBehindLog, MapperDeserialisationError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,11 @@ def told() -> Iterator[None]:
         raise _ended(BAD_USAGE, error) from error
     except UNUSABLE as error:
         raise _ended(CANNOT_READ_OR_WRITE, error) from error
+    except TimeoutError as error:
+        unknown = TimeoutError("The store does not answer in time; whether it was done is not known. Repeat it.")
+        raise _ended(CANNOT_READ_OR_WRITE, unknown) from error
+    except LedgerError as error:
+        raise _ended(NO, error) from error
 
 
 def _ended(code: int, error: Exception) -> typer.Exit:

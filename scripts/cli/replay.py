@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from projections.actors import ActorNames
 from projections.story import Storyteller, Told, is_known, stream_of_session
 from scripts.cli.moments import last_moment, moment, shown
+from scripts.cli.names import user_id
 from scripts.cli.opening import NO, Reading, reading
 from scripts.cli.output import AsJson, pause, print_parts, printable
 from store.clock import from_micros, to_micros
@@ -23,7 +24,7 @@ ALL = 2**63 - 1
 
 
 def replay(
-    user: Annotated[str | None, typer.Option(help="Whose story: the user's id.")] = None,
+    user: Annotated[str | None, typer.Option(parser=user_id, metavar="ID", help="Whose story: the user's id.")] = None,
     session: Annotated[str | None, typer.Option(help="Which session's story: its public id.")] = None,
     since: Annotated[
         datetime | None,

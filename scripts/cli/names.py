@@ -1,0 +1,28 @@
+"""Users and keys as an operator names them: the rule that HTTP has for a user, and one for the name of a key."""
+
+from typing import Annotated
+
+import typer
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+from api.schemas import UserId
+
+_USER: TypeAdapter[str] = TypeAdapter(UserId)
+_KEY_NAME: TypeAdapter[str] = TypeAdapter(Annotated[UserId, StringConstraints(max_length=100)])
+
+
+def user_id(text: str) -> str:
+    """What HTTP takes for a user's id. Raises `BadParameter`, also for bytes that are not UTF-8."""
+    return _checked(_USER, text)
+
+
+def key_name(text: str) -> str:
+    """1 to 100 printable characters. Raises `BadParameter`."""
+    return _checked(_KEY_NAME, text)
+
+
+def _checked(rule: TypeAdapter[str], text: str) -> str:
+    try:
+        return rule.validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"]) from None
