@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -101,7 +102,7 @@ class Service:
             RevokeSessionsOnUserDisabled(self.ledger),
             self.revoke_on_request,
             EndSessionsOnSessionsInvalidated(lambda: self.sweeper.wake()),
-            DestroyKeyOnUserErased(self.erasure.carry_out),
+            DestroyKeyOnUserErased(partial(self.erasure.carry_out, waits=False)),  # the follower has but one thread
         ]
         self.follower = Follower(self.recorder, self.mapper, policies, self.clock, [AuditProjection()])
         rule = EndSessionsOnTimeout(self.ledger)

@@ -84,22 +84,21 @@ class Database:
         self._writer.dispose()
         self._reader.dispose()
 
-    def forget_deleted(self) -> None:
+    def forget_deleted(self, *, waits: bool = True) -> None:
         """Leave nothing in the files of SQLite of what was deleted; on PostgreSQL it takes a VACUUM, and more.
 
         SQLite overwrites what is deleted (`secure_delete`), but its write-ahead log has the pages as they were before
-        until it is cut off. Readers who are at work are waited for, without holding writers up for long.
+        until it is cut off. Readers who are at work are waited for, without holding writers up for long; not at all
+        when it `waits` for nobody. Raises `StoreUnavailable` when they are at work still.
         """
         if not self.is_sqlite:
             return
-        give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        give_up = time.monotonic() + (BUSY_TIMEOUT_MS / 1000 if waits else 0)
         with closing(_connect_sqlite(f"file:{_uri(self.path)}?mode=rw")) as connection:
-            connection.execute(f"PRAGMA busy_timeout = {CUT_OFF_MS}")
+            connection.execute(f"PRAGMA busy_timeout = {CUT_OFF_MS if waits else 0}")
             while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                if time.monotonic() > give_up:
-                    raise StoreUnavailable(
-                        f"Somebody reads {self.path} for long: what was deleted is still in its WAL."
-                    )
+                if time.monotonic() >= give_up:
+                    raise StoreUnavailable(f"Somebody reads {self.path}: what was deleted is still in its WAL.")
                 time.sleep(CUT_OFF_MS / 1000)
 
     def close(self) -> None:

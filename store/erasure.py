@@ -12,6 +12,7 @@ from store.failpoints import Failpoint, reach
 from store.keys import KeyStore
 from store.schema import idempotency, identities, snapshots
 
+DELETED_AT_ONCE = 1_000  # far below what either database takes as parameters of a statement
 _KEPT_ANSWERS = select(idempotency.c.key)
 
 
@@ -22,25 +23,29 @@ class Erasure:
         self._database = database
         self._keys = keys
 
-    def carry_out(self, stream: UUID) -> None:
+    def carry_out(self, stream: UUID, *, waits: bool = True) -> None:
         """Destroy the user's key, and purge what the store keeps of him. Raises `StoreUnavailable` when it is not done.
 
-        His `UserErased` must be durable: from it on nothing new is written that would have to be purged.
+        His `UserErased` must be durable: from it on nothing new is written that would have to be purged. Who reads for
+        long keeps it from being done on SQLite: it `waits` for him some seconds, or gives up at once.
         """
         with store_errors():
             self._keys.erase(stream)
             reach(Failpoint.AFTER_TOMBSTONE)
-            self._keys.database.forget_deleted()
+            self._keys.database.forget_deleted(waits=waits)
             reach(Failpoint.AFTER_KEY_DESTROYED)
             self._purge(stream)
             reach(Failpoint.AFTER_PURGE)
-            self._database.forget_deleted()
+            self._database.forget_deleted(waits=waits)
             reach(Failpoint.AFTER_PURGE_DESTROYED)
 
     def _purge(self, stream: UUID) -> None:
         with self._database.reading() as connection:  # `idempotency` is read through, and no lock is held meanwhile
             kept = connection.execute(_KEPT_ANSWERS.where(idempotency.c.stream == stream)).scalars().all()
+        for start in range(0, len(kept), DELETED_AT_ONCE):
+            portion = idempotency.c.key.in_(kept[start : start + DELETED_AT_ONCE])
+            with self._database.transaction() as connection:
+                connection.execute(delete(idempotency).where(portion))
         with self._database.transaction() as connection:
-            connection.execute(delete(idempotency).where(idempotency.c.key.in_(kept)))
             for table in (identities, snapshots):
                 connection.execute(delete(table).where(table.c.stream == stream))

@@ -10,18 +10,21 @@ from sqlalchemy import delete, insert, select, update
 from api.service import Service
 from domain.errors import UserErased as UserIsErased
 from domain.events import ClientDetails, Fact, SessionCreated, SessionRevoked, UserErased
+from domain.policies import DestroyKeyOnUserErased
 from domain.user import TOMBSTONE
 from projections.actors import ActorNames
+from projections.audit import AuditProjection
 from projections.rebuild import rebuild
 from projections.sessions import SessionsProjection
 from scripts.cli.opening import reading
+from store import database as database_module
 from store.keys import KeyStore, user_keys
 from store.schema import tracking
 from store.sealing import SealBroken, unseal_user_id
 from tests.conftest import OpenService
 from tests.postgres import Database
 from tests.projections.conftest import Drive
-from tests.projections.driver import Driver, request, until
+from tests.projections.driver import Driver, has_caught_up, request, until
 from tests.projections.other_process import OtherProcess
 
 CLIENT = ClientDetails("198.51.100.213", "Canary/1.0")
@@ -108,6 +111,23 @@ def test_such_a_log_learns_of_the_erasure_before_anything_is_served(open_service
     assert isinstance(restarted.signing_in().exception(20), UserIsErased)
     [fact] = restarted.facts(UserErased)
     assert (fact.originator_id, fact.actor) == (driver.stream(), TOMBSTONE)
+
+
+# -- while somebody reads for long
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_long_reader_of_the_keys_holds_up_this_policy_alone(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 600_000)
+    service = driver.service
+    driver.sign_in(client=CLIENT)
+    with service.keys_database.snapshot() as reader:
+        reader.execute(select(user_keys)).all()
+        driver.erase()
+        service.start()
+        until(lambda: has_caught_up(driver, name=AuditProjection.name))
+        assert not has_caught_up(driver, name=DestroyKeyOnUserErased.name)
+    until(lambda: has_caught_up(driver, name=DestroyKeyOnUserErased.name))
 
 
 # -- after a backup of the keys was restored

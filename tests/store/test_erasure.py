@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, select
@@ -29,6 +30,12 @@ def snapshot(service: Service, user_id: str) -> None:
     row = {"stream": service.keys.pseudonym(user_id), "version": 2, "topic": "UserSnapshot", "state": b"{}"}
     with service.database.transaction() as connection:
         connection.execute(insert(snapshots).values(row))
+
+
+def keep_answers(service: Service, stream: UUID, count: int) -> None:
+    row = {"fingerprint": b"", "stream": stream, "session_id": stream, "answer": None, "created_at": 0}
+    with service.database.transaction() as connection:
+        connection.execute(insert(idempotency), [{**row, "key": b"%d" % number} for number in range(count)])
 
 
 def erase(caller: Caller, user_id: str = "canary.person") -> None:
@@ -76,6 +83,14 @@ def test_a_sign_in_that_is_repeated_by_its_key_is_refused_as_soon_as_he_is_erase
     result(caller.creates("canary.person", claim))
     result(service.ledger.erase_user("canary.person", request()))
     assert isinstance(refusal(caller.creates("canary.person", claim)), UserErased)
+
+
+def test_more_answers_are_deleted_than_a_statement_takes_parameters(service: Service, caller: Caller):
+    sign_in(caller)
+    keep_answers(service, caller.stream("canary.person"), 66_000)
+    erase(caller)
+    with service.database.reading() as connection:
+        assert connection.execute(select(idempotency)).first() is None
 
 
 # -- to the last byte, on SQLite
