@@ -101,12 +101,12 @@ def test_a_long_story_is_told_page_by_page(beside: Ledger, driver: Driver, clock
 
 
 def test_what_somebody_called_himself_commands_no_terminal(beside: Ledger, driver: Driver):
-    driver.sign_in(TERMINAL, idp_name=TERMINAL)
-    driver.revoke(driver.sign_in(TERMINAL), actor="self", user_id=TERMINAL)
-    told = beside("replay", "--user", TERMINAL).stdout
+    session = driver.sign_in(TERMINAL, idp_name=TERMINAL)
+    driver.revoke(session, actor="self", user_id=TERMINAL)
+    told = beside("replay", "--session", str(session)).stdout
     assert "\x1b" not in told
     assert "by self (\\x1b[2J)" in told
-    assert beside("replay", "--user", TERMINAL + "?").stderr == "The log knows no user \\x1b[2J?.\n"
+    assert beside("replay", "--session", TERMINAL).stderr == "The log knows no session \\x1b[2J.\n"
 
 
 def test_whom_the_log_does_not_know_it_tells_nothing_of(beside: Ledger, driver: Driver):
