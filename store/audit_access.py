@@ -1,23 +1,12 @@
 """Who has read the audit log, and what he asked for: beside the ledger, not in it, or reading would write history."""
 
-from typing import NamedTuple
-
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from store.schema import audit_access
 
 HOUR = 3_600 * 1_000_000
-
-
-class Access(NamedTuple):
-    """What one reader asked for in one hour, and how often. `hour`: its beginning, in microseconds since 1970."""
-
-    reader: str
-    filter: str
-    hour: int
-    reads: int
 
 
 def record_access(connection: Connection, reader: str, asked: str, now: int) -> None:
@@ -28,9 +17,3 @@ def record_access(connection: Connection, reader: str, asked: str, now: int) -> 
         index_elements=list(audit_access.primary_key), set_={"reads": audit_access.c.reads + 1}
     )
     connection.execute(counted)
-
-
-def accesses(connection: Connection) -> list[Access]:
-    """All that is known, oldest first."""
-    order = (audit_access.c.hour, audit_access.c.reader, audit_access.c.filter)
-    return [Access(*row) for row in connection.execute(select(audit_access).order_by(*order))]

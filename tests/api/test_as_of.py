@@ -3,9 +3,9 @@
 import pytest
 
 from store.api_keys import Scope
-from store.audit_access import accesses
 from tests.api.client import ADMIN, Api, bearer, told
 from tests.clock import ManualClock
+from tests.store.given import accesses
 
 THEN = "2026-11-23T12:00:00Z"
 PATH = f"/api/users/alice/sessions?as_of={THEN}"

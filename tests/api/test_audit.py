@@ -14,12 +14,12 @@ from sqlalchemy import delete, select, text, update
 
 from api.audit import DEEPEST
 from store.api_keys import Scope
-from store.audit_access import accesses
 from store.keys import user_keys
 from store.schema import identities
 from tests.api.client import ADMIN, Api, Headers, bearer, settled, told, until
 from tests.postgres import Database
 from tests.projections.driver import insert_as_owner
+from tests.store.given import accesses
 
 CLIENT = {"ip_address": "203.0.113.7", "user_agent": "Mozilla/5.0 (canary)"}
 PERSONAL = ("user_id", "actor_name", "ip_address", "user_agent")

@@ -13,9 +13,9 @@ from sqlalchemy import text
 from api import audit_stream, audit_streams
 from domain.ledger import Request
 from store.api_keys import Scope, revoke_key
-from store.audit_access import accesses
 from tests.api.client import ADMIN, Api, Headers, bearer, settled, told, until
 from tests.api.conftest import OpenApi
+from tests.store.given import accesses
 
 Event = dict[str, Any]
 Listen = Callable[..., "Listener"]

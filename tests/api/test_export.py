@@ -10,9 +10,9 @@ from api.export import MOST
 from domain.errors import StoreUnavailable
 from projections import export as exporting
 from store.api_keys import Scope
-from store.audit_access import accesses
 from tests.api.client import ADMIN, Api, bearer, told
 from tests.clock import ManualClock
+from tests.store.given import accesses
 
 PATH = "/api/audit/export"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from eventsourcing.persistence import StoredEvent
@@ -26,7 +26,7 @@ from projections.sessions import SessionsProjection, read_invalidations
 from store.database import Database
 from store.deciding import Decider
 from store.merkle import Subtrees, complete_root
-from store.schema import SQLITE_TRIGGERS, events, head
+from store.schema import SQLITE_TRIGGERS, audit_access, events, head
 from store.writer import BatchWriter, InlineProjection
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +44,21 @@ def request() -> Request:
 
 def sign_in(**facts: Any) -> SignIn:
     return SignIn(**{"session_id": uuid4(), "token_hash": os.urandom(32), "device": "Chrome on macOS", **facts})
+
+
+class Access(NamedTuple):
+    """What one reader of the audit log asked for in one hour, and how often. `hour`: its beginning, in microseconds."""
+
+    reader: str
+    filter: str
+    hour: int
+    reads: int
+
+
+def accesses(connection: Connection) -> list[Access]:
+    """All that is known of who read the audit log, oldest first."""
+    order = (audit_access.c.hour, audit_access.c.reader, audit_access.c.filter)
+    return [Access(*row) for row in connection.execute(select(audit_access).order_by(*order))]
 
 
 def stored(stream: UUID, version: int = 1, state: bytes = b"{}") -> StoredEvent:

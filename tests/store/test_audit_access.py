@@ -1,5 +1,6 @@
 from api.service import Service
-from store.audit_access import HOUR, Access, accesses, record_access
+from store.audit_access import HOUR, record_access
+from tests.store.given import Access, accesses
 
 
 def test_a_reader_who_asks_again_within_the_hour_is_counted_in_one_row(service: Service):

@@ -3,7 +3,6 @@
 import os
 import stat
 from base64 import b64encode
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import RFC_4122, UUID, uuid4
 
@@ -16,9 +15,8 @@ from store.database import Database
 from store.keys import KeyErased, KeyStore, user_keys
 from store.master_key import MasterKeyError
 from tests.postgres import Database as Place
+from tests.store.conftest import OpenKeys
 from tests.store.given import Caller, another_writer, at_once, child, refusal, result, whole
-
-OpenKeys = Callable[[], KeyStore]
 
 MAKE_KEYS = """
 import sys
@@ -40,24 +38,6 @@ print(keys.pepper.hex(), *(keys.ensure([UUID(stream)])[UUID(stream)].hex() for s
 @pytest.fixture
 def master_key_file(tmp_path: Path) -> Path:
     return tmp_path / "var" / "master.key"
-
-
-@pytest.fixture
-def open_keys(database: Place, master_key_file: Path) -> Iterator[OpenKeys]:
-    opened: list[Database] = []
-
-    def open_one() -> KeyStore:
-        opened.append(Database(database.keys_url))
-        return KeyStore(opened[-1], master_key_file)
-
-    yield open_one
-    for one in opened:
-        one.close()
-
-
-@pytest.fixture
-def keys(open_keys: OpenKeys) -> KeyStore:
-    return open_keys()
 
 
 def erase(keys: KeyStore, stream: UUID) -> None:

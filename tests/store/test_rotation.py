@@ -3,23 +3,21 @@
 import signal
 import subprocess
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
 from domain.errors import StoreUnavailable
-from store.database import Database
 from store.failpoints import Failpoint
 from store.keys import KeyStore, secrets, user_keys
 from store.master_key import MasterKeyError, read_ring
 from store.rotation import PAGE, rotate_master
 from store.sealing import SealBroken, unseal
 from tests.postgres import Database as Place
+from tests.store.conftest import OpenKeys
 from tests.store.given import child, until
 
-OpenKeys = Callable[[], KeyStore]
 MANY = 2 * PAGE + 3
 
 ROTATE = """
@@ -59,24 +57,6 @@ while True:
 @pytest.fixture
 def master_key_file(tmp_path: Path) -> Path:
     return tmp_path / "master.key"
-
-
-@pytest.fixture
-def open_keys(database: Place, master_key_file: Path) -> Iterator[OpenKeys]:
-    opened: list[Database] = []
-
-    def open_one() -> KeyStore:
-        opened.append(Database(database.keys_url))
-        return KeyStore(opened[-1], master_key_file)
-
-    yield open_one
-    for one in opened:
-        one.close()
-
-
-@pytest.fixture
-def keys(open_keys: OpenKeys) -> KeyStore:
-    return open_keys()
 
 
 def made(keys: KeyStore, count: int = MANY) -> dict[UUID, bytes]:
