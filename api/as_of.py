@@ -16,7 +16,7 @@ from api.presenting import Presenter
 from api.schemas import Json, MomentInUrl
 from api.service import Service
 from projections.as_of import NotYet, Then, at_moment, sessions_as_of
-from projections.sessions import SessionView
+from projections.session_views import SessionView
 from store.api_keys import Scope
 
 

@@ -21,7 +21,7 @@ from api.service import durable
 from domain.errors import LedgerError
 from domain.ledger import Request, SessionLedger
 from projections.api_keys import ApiKeys
-from projections.sessions import SessionQueries, SessionView
+from projections.session_views import SessionQueries, SessionView
 from store.api_keys import PREFIX, Scope, digest
 from store.reads import Reads
 

@@ -12,7 +12,7 @@ from api.errors import Problem, problem_responses
 from api.forms import read_form
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
 from api.schemas import TOKEN_EXAMPLE, Introspection
-from projections.sessions import SessionView
+from projections.session_views import SessionView
 from store.api_keys import Scope
 
 router = APIRouter(prefix="/oauth2", tags=["services"], generate_unique_id_function=operation_id)

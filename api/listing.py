@@ -11,7 +11,7 @@ from starlette.requests import Request
 from api.cursors import Cursors
 from api.presenting import Presenter
 from api.schemas import Json
-from projections.sessions import SessionQueries
+from projections.session_views import SessionQueries
 
 NEWEST = 2**31 - 1  # no version is above
 

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from domain.events import ClientDetails
-from projections.sessions import SessionView
+from projections.session_views import SessionView
 from store.grouping import GroupedLookup
 from store.keys import KeyStore, stream_keys_query
 from store.reads import Reads, padded

@@ -30,7 +30,8 @@ from projections.audit import AuditProjection
 from projections.erasures import erased_streams
 from projections.follower import Follower
 from projections.sealer import Sealer
-from projections.sessions import SessionQueries, SessionsProjection, read_invalidations
+from projections.session_views import SessionQueries, read_invalidations
+from projections.sessions import SessionsProjection
 from projections.sweeper import Sweeper
 from store.clock import Clock
 from store.database import Database

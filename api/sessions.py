@@ -38,7 +38,7 @@ from domain.events import ClientDetails, EndReason
 from domain.ledger import Claim, SessionLedger
 from domain.session import Session
 from domain.user import SignIn
-from projections.sessions import SessionQueries, SessionView
+from projections.session_views import SessionQueries, SessionView
 from store.api_keys import Scope, digest
 
 LEEWAY = timedelta(seconds=60)  # between the clocks of two hosts (T-18)

@@ -24,7 +24,7 @@ from domain.events import (
     UserDisabled,
     UserEnabled,
 )
-from projections.sessions import SessionView, judge
+from projections.session_views import SessionView, judge
 from store.clock import from_micros, to_micros
 from store.log import Record, last_position, position_at, recorded_at, stream_pages
 from store.schema import events, is_invalidation

@@ -9,7 +9,7 @@ from eventsourcing.persistence import Mapper
 from sqlalchemy import distinct, func, select
 
 from domain.events import EndReason, SessionRevoked
-from projections.sessions import active_before
+from projections.session_views import active_before
 from store.clock import to_micros
 from store.database import Database
 from store.recorder import EventRecorder

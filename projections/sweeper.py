@@ -10,7 +10,7 @@ from domain.ledger import Recorded
 from domain.policies import EndSessionsOnTimeout
 from projections.follower import Follower
 from projections.places import ANSWER_S
-from projections.sessions import streams_to_settle
+from projections.session_views import streams_to_settle
 from store.clock import MAX_DRIFT_S, Clock
 from store.database import Database
 from store.idempotency import forget_old

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from projections.as_of import NotYet, Then, at_moment, at_position, sessions_as_of
-from projections.sessions import SessionView
+from projections.session_views import SessionView
 from projections.story import is_known
 from scripts.cli.moments import moment, shown
 from scripts.cli.names import user_id

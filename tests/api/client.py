@@ -25,7 +25,7 @@ from api.service import Service
 from api.settings import Settings
 from domain.ledger import Request
 from projections.api_keys import OPERATOR
-from projections.sessions import SessionView
+from projections.session_views import SessionView
 from store.api_keys import ApiKey, Scope, create_key, revoke_key
 from tests.clock import NOON, ManualClock
 from tests.postgres import Database

@@ -16,7 +16,7 @@ from domain.events import EndReason, Fact
 from domain.ledger import Recorded, Request
 from domain.user import DISABLED, SignIn
 from projections.follower import Follower, Progress
-from projections.sessions import SessionView
+from projections.session_views import SessionView
 from store.database import Database as Connections
 from store.schema import tracking
 from tests.postgres import Database

@@ -8,7 +8,7 @@ import pytest
 from domain.events import EndReason
 from domain.ledger import Request
 from projections.as_of import NotYet, at_moment, at_position, sessions_as_of
-from projections.sessions import SessionView
+from projections.session_views import SessionView
 from tests.clock import NOON, ManualClock
 from tests.projections.driver import ACTOR, Driver
 

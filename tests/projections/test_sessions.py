@@ -14,7 +14,8 @@ from domain.aggregate import Context
 from domain.events import ClientDetails, EndReason, SessionCreated, SessionRevoked
 from domain.session import Limits, Timeouts
 from domain.user import DISABLED, EXPIRY, User
-from projections.sessions import SessionsProjection, SessionView, streams_to_settle
+from projections.session_views import SessionView, streams_to_settle
+from projections.sessions import SessionsProjection
 from store.clock import to_micros
 from store.database import connect_sqlite_reader
 from store.reads import Query

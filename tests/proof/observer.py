@@ -14,7 +14,7 @@ from api.service import Service
 from domain.events import SessionRevoked
 from domain.ledger import Recorded
 from domain.user import DISABLED, EXPIRY
-from projections.sessions import read_invalidations
+from projections.session_views import read_invalidations
 from store.schema import events, head
 from tests.api.client import ADMIN, Api, Headers, bearer
 from tests.proof.model import End, Model, Session

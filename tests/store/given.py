@@ -22,7 +22,8 @@ from domain.ledger import Claim, Command, Decision, Recorded, Request
 from domain.session import Session
 from domain.user import SignIn, User
 from projections.rebuild import rebuild
-from projections.sessions import SessionsProjection, read_invalidations
+from projections.session_views import read_invalidations
+from projections.sessions import SessionsProjection
 from store.database import Database
 from store.deciding import Decider
 from store.merkle import Subtrees, complete_root
