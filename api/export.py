@@ -26,6 +26,7 @@ router = APIRouter(tags=["audit"], route_class=StrictRoute, generate_unique_id_f
 
 MEDIA_TYPES = {Format.NDJSON: "application/x-ndjson", Format.CSV: "text/csv; charset=utf-8; header=present"}
 NAMES = {Format.NDJSON: "ledger.ndjson", Format.CSV: "ledger-not-evidence.csv"}
+SELECTION = "ledger-selection.ndjson"
 
 MOST = 8
 """In a process at a time. What a client does not read stays in memory, a page of it."""
@@ -48,7 +49,8 @@ _ANSWER: dict[int | str, Any] = {
         "An answer that breaks off is not complete: go on behind the `position` of its last whole line.",
         "headers": {
             "Content-Disposition": {
-                "description": "What to call it: a table says in its name that it is no evidence.",
+                "description": "What to call it: a table says in its name that it is no evidence, "
+                "and a selection, whose lines say `selection`, that not every event was asked for.",
                 "schema": {"type": "string"},
                 "example": 'attachment; filename="ledger.ndjson"',
                 "required": True,
@@ -80,7 +82,8 @@ async def export_audit(
     except BaseException:
         exports.leave()
         raise
-    return ExportResponse(_lines(http, by, first, chunks), asked.format, exports)
+    name = SELECTION if asked.format is Format.NDJSON and wanted.selection() else NAMES[asked.format]
+    return ExportResponse(_lines(http, by, first, chunks), asked.format, name, exports)
 
 
 class Exports:
@@ -102,8 +105,8 @@ class Exports:
 class ExportResponse(StreamingResponse):
     """Keeps its place until it has ended, however that comes about."""
 
-    def __init__(self, lines: AsyncIterator[bytes], form: Format, exports: Exports) -> None:
-        headers = {"Content-Disposition": f'attachment; filename="{NAMES[form]}"'}
+    def __init__(self, lines: AsyncIterator[bytes], form: Format, name: str, exports: Exports) -> None:
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         super().__init__(lines, media_type=MEDIA_TYPES[form], headers=headers)
         self._exports = exports
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from store.recorder import Entry
@@ -36,6 +37,10 @@ class AuditFilter:
     def given(self) -> dict[str, Any]:
         """What is asked for, by name, without personal data: a user stands in it as his stream."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def selection(self) -> str:
+        """The same as a query; empty when every event is asked for."""
+        return urlencode(self.given())
 
     def text(self) -> str:
         """The same text for the same question."""

@@ -2,7 +2,8 @@
 
 `leaf` is the base64 of the bytes that the Merkle tree is made of, so whoever has a line can check all of it. `position`
 is a string, as CloudEvents' integers have 32 bits (LOG-10). `data` is the state as it is stored: what is personal stays
-sealed, and what cannot be decoded any more can still be told.
+sealed, and what cannot be decoded any more can still be told. `selection` is there where not every event was asked for:
+as a query, what was. So a part that was cut out of an export still says that it is none of the whole log.
 """
 
 from binascii import b2a_base64
@@ -37,10 +38,11 @@ def unreadable(row: StoredRow, error: Exception) -> Unreadable:
 
 
 class CloudEvents:
-    """Lines of one log; `source` names it."""
+    """Lines of one log; `source` names it, and `selection`, unless it is empty, which of its events there are."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, selection: str = "") -> None:
         self._source = source
+        self._selection = {"selection": selection} if selection else {}
         self._kind = lru_cache(maxsize=256)(self._told_kind)
 
     def __call__(self, rows: list[StoredRow]) -> bytes:
@@ -72,6 +74,7 @@ class CloudEvents:
             "type": TYPES + topic,
             "dataschema": f"{SCHEMAS}{topic}/{class_version}",
             "datacontenttype": "application/json",
+            **self._selection,
         }
         return to_json(attributes)[1:-1]
 

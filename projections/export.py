@@ -35,7 +35,9 @@ def export(database: Database, asked: AuditFilter, form: Format, source: str, af
 
     No connection is held between two chunks, however slowly they are taken.
     """
-    lines: Callable[[list[StoredRow]], bytes] = CloudEvents(source) if form is Format.NDJSON else CsvRows()
+    lines: Callable[[list[StoredRow]], bytes] = (
+        CloudEvents(source, asked.selection()) if form is Format.NDJSON else CsvRows()
+    )
     if form is Format.CSV and after == 0:
         yield Chunk(header(), 0, 0)
     fits = _test(asked)

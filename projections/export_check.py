@@ -20,7 +20,7 @@ from store.versions import Versions, gaps
 
 
 class PartOnly(Exception):
-    """The export does not begin with the log's first event."""
+    """The export has not every event from the log's first one on, and says so."""
 
 
 def verify_export(lines: Iterable[bytes], signed: Sequence[Signed]) -> Report:
@@ -46,12 +46,20 @@ def _hashes(lines: Iterable[bytes], checker: Checker) -> Iterator[bytes]:
         if record is None:
             yield from checker.unreadable()
             continue
-        if number == 0 and record.position != 1:
-            raise PartOnly(f"The export begins at position {record.position}; only a whole one can be verified.")
+        if number == 0:
+            _refuse_part(record, line)
         if record.position > checker.expected + PIECE:
             checker.findings.add(checker.expected, f"up to {record.position - 1} missing; nothing further was read")
             return
         yield from checker.check([_row(record)])
+
+
+def _refuse_part(record: Record, line: bytes) -> None:
+    """By the first line; one further on that calls itself a part differs from its leaf."""
+    if asked := from_json(line).get("selection"):
+        raise PartOnly(f"The export is a selection ({asked!r}); only a whole one can be verified.")
+    if record.position != 1:
+        raise PartOnly(f"The export begins at position {record.position}; only a whole one can be verified.")
 
 
 def _record(line: bytes, expected: int, findings: Findings) -> Record | None:

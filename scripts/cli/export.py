@@ -11,6 +11,7 @@ from typing import IO, Annotated
 from uuid import UUID
 
 import typer
+from pydantic_core import to_json
 
 from api.audit_filter import event_types
 from projections.audit_filter import AuditFilter
@@ -59,7 +60,7 @@ def command(
         else:
             with whole(output) as file:
                 events, position = _write(chunks, file.write)
-    _say(events, position, form, as_json=as_json)
+    _say(events, position, form, asked.selection(), as_json=as_json)
 
 
 def _write(chunks: Iterator[Chunk], write: Callable[[bytes], object]) -> tuple[int, int]:
@@ -97,10 +98,13 @@ def _told() -> Iterator[None]:
         raise typer.Exit(CANNOT_READ_OR_WRITE) from error
 
 
-def _say(events: int, position: int, form: Format, *, as_json: bool) -> None:
+def _say(events: int, position: int, form: Format, selection: str, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(f'{{"events":{events},"position":{position}}}', err=True)
+        told = {"events": events, "position": position, "selection": selection or None}
+        typer.echo(to_json(told).decode(), err=True)
         return
     typer.echo(f"{events} events. To go on later: --after {position}", err=True)
     if form is Format.CSV:
         typer.echo("A CSV file is for reading and is no evidence; NDJSON can be verified.", err=True)
+    elif selection:
+        typer.echo(f"A selection, as each line says ({selection}): only a whole export can be verified.", err=True)

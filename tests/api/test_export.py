@@ -52,6 +52,13 @@ def test_a_table_is_called_what_it_is(api: Api):
     assert [row[0] for row in csv.reader(io.StringIO(answer.text))] == ["position", "1", "2"]
 
 
+def test_a_selection_is_called_what_it_is(api: Api):
+    api.sign_in()
+    for query, name in (("", "ledger.ndjson"), ("after=1", "ledger.ndjson"), ("actor=self", "ledger-selection.ndjson")):
+        answer = api.get(f"{PATH}?{query}", ADMIN)
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+
+
 def test_who_reads_is_recorded(api: Api):
     key, auditor = api.key(Scope.AUDIT_READ)
     api.get(f"{PATH}?user_id=alice@example.com", bearer(auditor))

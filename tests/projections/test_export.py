@@ -146,6 +146,13 @@ def fits(asked: AuditFilter, record: Record, fact) -> bool:
     )
 
 
+def test_each_line_of_a_selection_says_what_was_asked_for(driver: Driver):
+    driver.sign_in()
+    assert not any("selection" in line for line in [*lines(exported(driver)), *lines(exported(driver, after=1))])
+    [line] = lines(exported(driver, AuditFilter("SessionCreated", driver.stream(), end=2**62)))
+    assert line["selection"] == f"event_type=SessionCreated&stream={driver.stream()}&end={2**62}"
+
+
 @pytest.mark.parametrize("of_one", [False, True])
 def test_a_long_log_comes_in_chunks_each_of_which_may_be_the_last(driver: Driver, of_one: bool):
     for _ in range(45):

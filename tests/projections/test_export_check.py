@@ -135,12 +135,21 @@ def test_a_position_far_ahead_is_not_walked_to(lines: list[bytes], signed: list[
     assert verify_export(forged, signed).findings[0].position == 21
 
 
-def test_a_part_of_the_log_is_refused(driver: Driver, lines: list[bytes], signed: list[Signed]):
+def test_a_part_of_the_log_is_refused(lines: list[bytes], signed: list[Signed]):
     with pytest.raises(PartOnly, match="begins at position 6"):
         verify_export(lines[5:], signed)
-    driver.sign_in("bob")
-    with pytest.raises(PartOnly, match="begins at position 42"):
-        verify_export(exported(driver.service, AuditFilter(stream=driver.stream("bob"))), signed)
+
+
+def test_a_selection_is_refused_also_where_it_begins_as_the_log_does(driver: Driver, signed: list[Signed]):
+    for asked in (AuditFilter(event_type="UserEnrolled"), AuditFilter(end=2**62)):
+        with pytest.raises(PartOnly, match=f"is a selection .'{asked.selection()}'"):
+            verify_export(exported(driver.service, asked), signed)
+
+
+def test_a_line_further_on_makes_no_selection_of_an_export(lines: list[bytes], signed: list[Signed]):
+    marked = changed(lines[20], lambda told: told.update(selection="actor=self"))
+    findings = verify_export([*lines[:20], marked, *lines[21:]], signed).findings
+    assert findings == [Finding(21, "the line says something else than its leaf: selection")]
 
 
 def test_a_long_export_is_verified_in_pieces(lines: list[bytes], signed: list[Signed], monkeypatch: pytest.MonkeyPatch):

@@ -23,7 +23,7 @@ def test_it_goes_to_standard_output_and_says_where_to_go_on(beside: Ledger, driv
     assert [json.loads(line)["position"] for line in ran.stdout.splitlines()] == ["1", "2"]
     driver.sign_in("bob")
     ran = beside("export", "--format", "ndjson", "--after", "2", "--json")
-    assert json.loads(ran.stderr) == {"events": 2, "position": 4}
+    assert json.loads(ran.stderr) == {"events": 2, "position": 4, "selection": None}
     assert [json.loads(line)["position"] for line in ran.stdout.splitlines()] == ["3", "4"]
 
 
@@ -38,6 +38,7 @@ def test_filters_are_those_of_the_api(beside: Ledger, driver: Driver):
     ):
         ran = beside("export", "--format", "ndjson", *arguments)
         assert [json.loads(line)["position"] for line in ran.stdout.splitlines()] == expected, arguments
+        assert "A selection, as each line says" in ran.stderr
 
 
 def test_a_table_says_that_it_is_no_evidence(beside: Ledger, driver: Driver, tmp_path: Path):
