@@ -37,7 +37,7 @@ from store.clock import Clock
 from store.database import Database
 from store.deciding import Decider
 from store.erasure import Erasure
-from store.keys import KeyStore
+from store.keys import KeyStore, tombstones
 from store.long_reads import LongReads
 from store.reads import Reads
 from store.recorder import Factory, last_recorded_at
@@ -133,7 +133,7 @@ class Service:
     def _tell_the_log(self) -> None:
         """Erase again whose tombstone is there, but whose `UserErased` a restored log is too old to have."""
         request = Request(TOMBSTONE, self._new_id())
-        unknown = self.keys.tombstones().difference(erased_streams(self.database))
+        unknown = tombstones(self.keys_database).difference(erased_streams(self.database))
         for stream in unknown:
             self.ledger.erase_known(stream, request).result(PATIENCE_S)
 

@@ -20,3 +20,9 @@ def erased_streams(database: Database) -> list[UUID]:
         position = tracked(connection, SessionsProjection.name) or 0
         later = _in_the_log.where(events.c.position > position)
         return [*connection.execute(_folded).scalars(), *connection.execute(later).scalars()]
+
+
+def erased_in_the_log(database: Database) -> list[UUID]:
+    """The same without asking the read model, which takes a look at every event."""
+    with store_errors(), database.reading() as connection:
+        return [*connection.execute(_in_the_log).scalars()]

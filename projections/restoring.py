@@ -1,80 +1,127 @@
-"""Whether a backup can be restored: its files are whole, its keys are the log's, and nobody who was erased is in it."""
+"""Whether a ledger that was restored is whole, or would be: its log, its keys, its read models, and who was erased."""
 
-import hmac
-from collections.abc import Iterator
-from contextlib import closing
-from uuid import UUID
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from domain.events import UserEnrolled
-from projections.erasures import erased_streams
-from store.backup import Files
-from store.database import Database, store_errors
-from store.keys import KeyStore, user_keys
+from projections.key_check import key_faults
+from projections.rebuild import PROJECTIONS, Comparison, rebuild
+from projections.shadow import RebuildStopped
+from store.backup import Files, copy_database
+from store.database import Database, Garbled, store_errors
+from store.keys import KeyStore, tombstones
 from store.master_key import MasterKeyError
 from store.notes import Verifier
-from store.schema import bindings, events
-from store.verifying import verify_log
+from store.schema import events
+from store.verifying import Report, Signed, verify_log
+
+Told = Callable[[str, int, int], None]
+"""Hears what is being checked, how many events are done, and of how many."""
 
 
-def faults(files: Files, live_keys: Database | None, verifier: Verifier | None) -> Iterator[str]:
-    """What is wrong with a backup. `live_keys` say who was erased since; `verifier` checks what was signed.
+@dataclass(slots=True)
+class Condition:
+    """What was found. `lost`: how many events are known to have been signed behind the last one that is there."""
 
-    Raises `StoreUnavailable` where a file of it cannot be read at all.
+    faults: list[str] = field(default_factory=list)
+    log: Report | None = None
+    lost: int = 0
+    read_models: dict[str, Comparison] = field(default_factory=dict)
+
+
+class Restored(NamedTuple):
+    """What is to be examined. `keys_before` are those of the ledger as it is without this restore."""
+
+    log: Database
+    keys: Database
+    master_key_file: Path
+    keys_before: Database | None = None
+
+
+@contextmanager
+def tried_out(files: Files, keys_before: Database | None) -> Iterator[Restored]:
+    """A backup, which stays as it is: its log is copied into the directory for temporary files."""
+    with (
+        closing(Database(f"sqlite:///{files.keys}")) as keys,
+        tempfile.TemporaryDirectory("-check-restore") as directory,
+    ):
+        copy = Path(directory, files.log.name)
+        keys.must_exist()
+        with store_errors():
+            copy_database(files.log, copy)
+        with closing(Database(f"sqlite:///{copy}")) as log:
+            yield Restored(log, keys, files.master_key, keys_before)
+
+
+def examine(
+    restored: Restored,
+    verifier: Verifier,
+    last_signed: Signed | None,
+    kept: Sequence[Signed],
+    processes: int = 1,
+    told: Told = lambda what, done, total: None,
+) -> Condition:
+    """Find all that is wrong. Read models are folded anew beside those that are there; nothing else is written.
+
+    `last_signed`, the signer's memory, tells what is lost where it goes further than the log; what was `kept` must be
+    in the log. Raises `StoreUnavailable` for a database that cannot be read, and `RebuildRunning`.
     """
-    log, keys = Database(f"sqlite:///{files.log}"), Database(f"sqlite:///{files.keys}")
-    with closing(log), closing(keys):
-        damaged = False
-        for database in (log, keys):
-            database.must_exist()
-            for fault in _damage(database):
-                damaged = True
-                yield f"{database.path.name}: {fault}"
-        if damaged:
-            return
-        yield from _key_faults(log, keys, files, live_keys)
-        if verifier:
-            report = verify_log(log, verifier, [])
-            yield from (f"position {finding.position}: {finding.what}" for finding in report.findings)
+    log, found = restored.log, Condition()
+    found.faults += [*_damage(log), *_damage(restored.keys)]
+    if found.faults:
+        return found
+    found.lost = max(last_signed.size - _last(log), 0) if last_signed else 0
+    known = [*kept, *([last_signed] if last_signed and not found.lost else [])]
+    found.log = verify_log(log, verifier, known, processes, partial(told, "log"))
+    found.faults += (f"position {finding.position}: {finding.what}" for finding in found.log.findings)
+    found.faults += _key_faults(restored)
+    found.faults += _read_model_faults(log, found, told)
+    return found
 
 
 def _damage(database: Database) -> list[str]:
+    """What SQLite says of a file that is not whole. PostgreSQL's are its own to check."""
+    if not database.is_sqlite:
+        return []
     with store_errors(), database.reading() as connection:
-        told = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
-    return [] if told == ["ok"] else [*told]
+        says = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+    return [] if says == ["ok"] else [f"{database.path.name}: {what}" for what in says]
 
 
-def _key_faults(log: Database, keys: Database, files: Files, live_keys: Database | None) -> Iterator[str]:
+def _last(log: Database) -> int:
+    with store_errors(), log.reading() as connection:
+        return connection.execute(select(func.max(events.c.position))).scalar() or 0
+
+
+def _key_faults(restored: Restored) -> Iterator[str]:
     try:
-        store = KeyStore.existing(keys, files.master_key)
-    except MasterKeyError as error:
+        keys = KeyStore.existing(restored.keys, restored.master_key_file)
+        keys.check_bound(restored.log)
+        erased_since = tombstones(restored.keys_before) if restored.keys_before else set()
+        yield from key_faults(restored.log, keys, erased_since)
+    except (MasterKeyError, Garbled) as error:
         yield str(error)
-        return
-    with store_errors(), log.reading() as connection:
-        proof = connection.execute(select(bindings.c.value).where(bindings.c.name == "pepper")).scalar()
-    if proof is None or not hmac.compare_digest(proof, store.secret_for("log")):
-        yield "The keys are not those that the log was written with."
-    if keyless := len(_enrolled(log) - _known(keys)):
-        yield f"{keyless} users of the log have no key: what is sealed of them cannot be read."
-    for stream in store.without_tombstone(erased_streams(log)):
-        yield f"The erased user {stream} has a key; a service that starts on this backup destroys it first."
-    if live_keys:
-        for stream in store.without_tombstone(_tombstones(live_keys)):
-            yield f"The user {stream} was erased since: after a restore, erase him again."
 
 
-def _enrolled(log: Database) -> set[UUID]:
-    with store_errors(), log.reading() as connection:
-        return set(connection.execute(select(events.c.stream).where(events.c.topic == UserEnrolled.TOPIC)).scalars())
+def _read_model_faults(log: Database, found: Condition, told: Told) -> Iterator[str]:
+    for name, projection in PROJECTIONS.items():
+        try:
+            comparison = rebuild(log, projection, dry_run=True, report=partial(told, name))
+        except (RebuildStopped, Garbled) as error:
+            yield f"read model {name}: {error}"
+            continue
+        found.read_models[name] = comparison
+        if not comparison.identical:
+            yield f"read model {name}: {_how_it_differs(comparison)}; ./scripts/ledger rebuild {name} repairs it"
 
 
-def _known(keys: Database) -> set[UUID]:
-    """Who has a key, or a tombstone."""
-    with store_errors(), keys.reading() as connection:
-        return set(connection.execute(select(user_keys.c.stream)).scalars())
-
-
-def _tombstones(keys: Database) -> list[UUID]:
-    with store_errors(), keys.reading() as connection:
-        return list(connection.execute(select(user_keys.c.stream).where(user_keys.c.wrapped.is_(None))).scalars())
+def _how_it_differs(comparison: Comparison) -> str:
+    if comparison.shapes:
+        return "; ".join(comparison.shapes)
+    return f"{comparison.differing} rows are not what the log says, as {comparison.rows[0]}"

@@ -46,7 +46,9 @@ def back_up(log: Database, keys: Database, master_key_file: Path, directory: Pat
     The log goes first: a key is there before the event that it seals, so no event of the copy is without its key.
     """
     if not (log.is_sqlite and keys.is_sqlite):
-        raise BackupRefused("PostgreSQL has backups of its own: pg_basebackup or pg_dump, of log and keys apart.")
+        raise BackupRefused(
+            "PostgreSQL has backups of its own: pg_basebackup or pg_dump, the log first, then the keys, apart."
+        )
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise BackupRefused(f"{directory} is not empty.")
     draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.absolute().parent))
@@ -54,7 +56,7 @@ def back_up(log: Database, keys: Database, master_key_file: Path, directory: Pat
         files = Files(draft)
         files.keys.parent.mkdir()
         with store_errors():
-            _copy(log.path, files.log)
+            copy_database(log.path, files.log)
             _copy_keys(keys.path, master_key_file, files)
         for written in (files.keys.parent, draft):
             _sync(written)
@@ -65,7 +67,7 @@ def back_up(log: Database, keys: Database, master_key_file: Path, directory: Pat
     _sync(directory.absolute().parent)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_database(source: Path, target: Path) -> None:
     """As it is at one moment, however much is written meanwhile: a read transaction is held open."""
     with closing(connect_sqlite_reader(source)) as reader, closing(sqlite3.connect(target)) as copy:
         reader.execute("BEGIN")
@@ -79,7 +81,7 @@ def _copy_keys(keys: Path, master_key: Path, files: Files) -> None:
     wraps = None
     while wraps != (wraps := master_key.read_bytes()):
         files.keys.unlink(missing_ok=True)
-        _copy(keys, files.keys)
+        copy_database(keys, files.keys)
     with files.master_key.open("wb") as file:
         file.write(wraps)
         file.flush()

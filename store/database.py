@@ -22,8 +22,20 @@ STATEMENT_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_S = 3
 CUT_OFF_MS = 100
 
+
+class Garbled(StoreUnavailable):
+    """Something is stored that the store would not have written: SQLite takes any value in any column."""
+
+
+def _uuid(value: bytes) -> UUID:
+    try:
+        return UUID(bytes=value)
+    except ValueError as error:
+        raise Garbled(f"The database is damaged: {value!r} stands where an id should.") from error
+
+
 sqlite3.register_adapter(UUID, lambda value: value.bytes)
-sqlite3.register_converter("UUID", lambda value: UUID(bytes=value))
+sqlite3.register_converter("UUID", _uuid)
 
 
 class Database:

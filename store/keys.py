@@ -43,6 +43,7 @@ secrets = Table(
 
 _WRAPPING = "hashtext('session-ledger: wrapping')"
 _PEPPER = select(secrets.c.wrapped).where(secrets.c.name == "pepper")
+_PROOF = select(bindings.c.value).where(bindings.c.name == "pepper")
 _KEYS = select(user_keys.c.stream, user_keys.c.wrapped)
 
 
@@ -98,15 +99,19 @@ class KeyStore:
 
         Under another pepper every user would be a stranger, and one who is disabled could sign in.
         """
-        proof = self.secret_for("log")
         with store_errors(), log.transaction() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(select(head).with_for_update())
-            bound = connection.execute(select(bindings.c.value).where(bindings.c.name == "pepper")).scalar()
+            bound = connection.execute(_PROOF).scalar()
             if bound is None and connection.execute(select(head.c.position)).scalar_one() == 0:
-                bound = proof
-                connection.execute(insert(bindings).values(name="pepper", value=proof))
-        if bound is None or not hmac.compare_digest(bound, proof):
+                connection.execute(insert(bindings).values(name="pepper", value=self.secret_for("log")))
+        self.check_bound(log)
+
+    def check_bound(self, log: Database) -> None:
+        """Raises `MasterKeyError` when the log was written with other keys, or with none yet."""
+        with store_errors(), log.reading() as connection:
+            bound = connection.execute(_PROOF).scalar()
+        if bound is None or not hmac.compare_digest(bound, self.secret_for("log")):
             keys_url = self.database.url.render_as_string()
             raise MasterKeyError(f"The keys at {keys_url} are not those that this log was written with.")
 
@@ -158,22 +163,22 @@ class KeyStore:
                 tombstone.on_conflict_do_update(index_elements=[user_keys.c.stream], set_={"wrapped": None})
             )
 
-    def tombstones(self) -> set[UUID]:
-        """Whose keys are erased."""
-        with store_errors(), self.database.reading() as connection:
-            return {*connection.execute(select(user_keys.c.stream).where(user_keys.c.wrapped.is_(None))).scalars()}
-
-    def without_tombstone(self, streams: Sequence[UUID]) -> list[UUID]:
+    def without_tombstone(self, streams: Iterable[UUID]) -> list[UUID]:
         """Those of these users who have no tombstone: a restored backup has lost it, or it was not put there yet."""
         left = dict.fromkeys(streams)
+        for stream, wrapped in self.wrapped([*left]):
+            if wrapped is None:
+                left.pop(stream)
+        return [*left]
+
+    def wrapped(self, streams: Sequence[UUID]) -> Iterator[tuple[UUID, bytes | None]]:
+        """The keys as they are wrapped, of those of these users who have a row; None is a tombstone."""
         for start in range(0, len(streams), LOOKED_UP_AT_ONCE):
             wanted = padded("s", streams[start : start + LOOKED_UP_AT_ONCE])
             sql, _ = stream_keys_query(len(wanted)).sql(for_sqlite=self.database.is_sqlite)
             with store_errors(), self.database.reading() as connection:
-                for stream, wrapped in connection.exec_driver_sql(sql, wanted):
-                    if wrapped is None:
-                        left.pop(stream, None)
-        return list(left)
+                rows = connection.exec_driver_sql(sql, wanted).all()
+            yield from ((stream, wrapped) for stream, wrapped in rows)
 
     def _create(self, streams: Sequence[UUID]) -> None:
         with self._wrapping() as connection:
@@ -220,6 +225,12 @@ class KeyStore:
             raise MasterKeyError(
                 f"{self.master.path} is not the master key that these keys were wrapped with."
             ) from error
+
+
+def tombstones(keys: Database) -> set[UUID]:
+    """Whose keys are erased."""
+    with store_errors(), keys.reading() as connection:
+        return {*connection.execute(select(user_keys.c.stream).where(user_keys.c.wrapped.is_(None))).scalars()}
 
 
 @cache

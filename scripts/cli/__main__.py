@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from scripts.cli import backup, checkpoint, export, keys, rebuild, status, verify
+from scripts.cli import backup, check_restore, checkpoint, export, keys, rebuild, status, verify
 from scripts.cli.as_of import as_of
 from scripts.cli.erase_user import erase_user
 from scripts.cli.opening import CANNOT_READ_OR_WRITE
@@ -26,8 +26,8 @@ app.command("as-of")(as_of)
 app.command("verify")(verify.command)
 app.command("checkpoint")(checkpoint.command)
 app.command("export")(export.command)
-app.command("backup")(backup.backup)
-app.command("check-restore")(backup.check_restore)
+app.command("backup")(backup.command)
+app.command("check-restore")(check_restore.command)
 app.command("status")(status.command)
 app.command("resume")(status.resume)
 

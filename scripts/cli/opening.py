@@ -56,7 +56,7 @@ def reading() -> Iterator[Reading]:
         settings = load_settings(os.environ)
         database, keys_database = Database(settings.database_url), Database(settings.keys_database_url)
         try:
-            _must_be_current(database)
+            must_be_current(database)
             keys_database.must_exist()
             keys = KeyStore.existing(keys_database, Path(settings.master_key_file))
             with store_errors():
@@ -75,7 +75,7 @@ def log_only() -> Iterator[Database]:
     with told():
         database = Database(load_settings(os.environ).database_url)
         try:
-            _must_be_current(database)
+            must_be_current(database)
             with store_errors():
                 yield database
         finally:
@@ -106,7 +106,7 @@ def service() -> Iterator[Service]:
             opened.close()
 
 
-def _must_be_current(database: Database) -> None:
+def must_be_current(database: Database) -> None:
     """Raise `StoreUnavailable` for a ledger that is not there, or has not the tables of this version yet."""
     database.must_exist()
     with store_errors(), database.reading() as connection:

@@ -56,7 +56,7 @@ def _of_export(export: Path, verifier: Verifier | None, notes: list[Path]) -> Re
     if verifier is None or not notes:
         raise typer.BadParameter("An export is verified with --key and at least one --checkpoint.")
     with told():
-        signed = _kept(notes, verifier)
+        signed = kept(notes, verifier)
         try:
             with export.open("rb") as lines:
                 return verify_export(lines, signed)
@@ -71,11 +71,11 @@ def _of_database(key: Verifier | None, notes: list[Path]) -> Report:
     with log_only() as database:
         path = signing_key_file(load_settings(os.environ))
         verifier = key or SigningKey(path).verifier
-        known = [*_remembered(memory_of(path), verifier, key is not None), *_kept(notes, verifier)]
+        known = [*remembered(memory_of(path), verifier, key is not None), *kept(notes, verifier)]
         return _verified(database, verifier, known)
 
 
-def _remembered(memory: Path, verifier: Verifier, may_be_elsewhere: bool) -> list[Signed]:
+def remembered(memory: Path, verifier: Verifier, may_be_elsewhere: bool) -> list[Signed]:
     """What the signer remembers. An auditor has only the public key, so the memory need not be where he is."""
     if may_be_elsewhere and not memory.exists():
         return []
@@ -83,7 +83,7 @@ def _remembered(memory: Path, verifier: Verifier, may_be_elsewhere: bool) -> lis
     return [Signed(last.size, last.root, "the signer's memory")]
 
 
-def _kept(paths: list[Path], verifier: Verifier) -> list[Signed]:
+def kept(paths: list[Path], verifier: Verifier) -> list[Signed]:
     return [Signed(note.size, note.root, str(path)) for path in paths for note in [_note(path, verifier)]]
 
 
