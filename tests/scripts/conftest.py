@@ -2,13 +2,15 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import pytest
+from typer.testing import CliRunner
 
 from api.service import Service
+from scripts.cli.__main__ import app
 from tests.postgres import Database
 from tests.projections.driver import Driver
 
@@ -54,17 +56,37 @@ def driver(service: Service) -> Iterator[Driver]:
 
 
 def _running(settings: dict[str, str]) -> Ledger:
+    """Within this process, which spares a start; `apart`, or where standard input or output matters, in its own."""
+
     def run(
-        *arguments: str, stdin: int | IO[str] | None = None, stdout: int | IO[str] = subprocess.PIPE, **more: str
+        *arguments: str,
+        apart: bool = False,
+        stdin: int | IO[str] | None = None,
+        stdout: int | IO[str] = subprocess.PIPE,
+        **more: str,
     ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [ROOT / "scripts" / "ledger", *arguments],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env=os.environ | settings | more,
-            text=True,
-            timeout=60,
-        )
+        environment = settings | more
+        if apart or stdin is not None or stdout != subprocess.PIPE:
+            return _in_its_own_process(arguments, environment, stdin, stdout)
+        return _in_this_process(arguments, environment)
 
     return run
+
+
+def _in_this_process(arguments: Sequence[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    ran = CliRunner().invoke(app, arguments, env=environment, catch_exceptions=False, prog_name="./scripts/ledger")
+    return subprocess.CompletedProcess(arguments, ran.exit_code, ran.stdout, ran.stderr)
+
+
+def _in_its_own_process(
+    arguments: Sequence[str], environment: dict[str, str], stdin: int | IO[str] | None, stdout: int | IO[str]
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [ROOT / "scripts" / "ledger", *arguments],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment,
+        text=True,
+        timeout=60,
+    )

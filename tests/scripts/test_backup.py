@@ -96,7 +96,7 @@ def test_what_cannot_be_written_is_not_there(beside: Ledger, driver: Driver, tar
     (tmp_path / "master.key").rename(tmp_path / "elsewhere")
     assert beside("backup", str(target)).returncode == 3
     (tmp_path / "elsewhere").rename(tmp_path / "master.key")
-    assert beside("backup", str(target / "nowhere" / "below")).returncode == 3
+    assert beside("backup", str(target / "nowhere" / "below"), apart=True).returncode == 3
     assert list(target.parent.iterdir()) == []
 
 
