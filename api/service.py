@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from domain.errors import OutcomeUnknown, StoreUnavailable
-from domain.ledger import Recorded, Request, SessionLedger
+from domain.ledger import Recorded, SessionLedger
 from domain.policies import (
     DestroyKeyOnUserErased,
     EndSessionsOnSessionsInvalidated,
@@ -24,7 +24,6 @@ from domain.policies import (
     RevokeSessionsOnUserDisabled,
 )
 from domain.session import Limits
-from domain.user import TOMBSTONE
 from projections.api_keys import ApiKeysProjection, adopt_keys
 from projections.audit import AuditProjection
 from projections.erasures import erased_streams
@@ -33,11 +32,12 @@ from projections.sealer import Sealer
 from projections.session_views import SessionQueries, read_invalidations
 from projections.sessions import SessionsProjection
 from projections.sweeper import Sweeper
+from projections.tombstones import EraseUsersOnTombstone
 from store.clock import Clock
 from store.database import Database
 from store.deciding import Decider
 from store.erasure import Erasure
-from store.keys import KeyStore, tombstones
+from store.keys import KeyStore
 from store.long_reads import LongReads
 from store.reads import Reads
 from store.recorder import Factory, last_recorded_at
@@ -125,17 +125,10 @@ class Service:
             self.erasure.carry_out(stream)
 
     def start(self) -> None:
-        self._tell_the_log()
+        EraseUsersOnTombstone(self.ledger, self.database, self.keys_database).run(self._new_id())
         self.follower.start()
         self.sweeper.start()
         self.sealer.start()
-
-    def _tell_the_log(self) -> None:
-        """Erase again whose tombstone is there, but whose `UserErased` a restored log is too old to have."""
-        request = Request(TOMBSTONE, self._new_id())
-        unknown = tombstones(self.keys_database).difference(erased_streams(self.database))
-        for stream in unknown:
-            self.ledger.erase_known(stream, request).result(PATIENCE_S)
 
     def close(self) -> None:
         """Stop following, answer what was submitted, seal it, then let go of the databases."""

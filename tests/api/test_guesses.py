@@ -177,6 +177,14 @@ def test_whoever_has_a_good_credential_is_not_touched_by_his_neighbours(api: Api
     assert api.sign_in("bob").user_id == "bob"
 
 
+def test_the_token_of_who_was_erased_is_unknown_which_touches_nobody_with_a_good_one(api: Api):
+    alice, bob = api.sign_in("alice"), api.sign_in("bob")
+    assert api.delete("/api/users/alice", ADMIN).status_code == 200
+    reach_the_limit(lambda: api.get("/api/auth/session", alice.by_cookie), UNKNOWN)
+    assert told(api.get("/api/auth/session", alice.by_cookie)) == TOO_MANY
+    assert all(api.is_active(headers) for headers in bob.ways_in.values())
+
+
 @one_database
 @pytest.mark.parametrize(
     ("address", "neighbour", "stranger"),
