@@ -1,16 +1,23 @@
 """How two sets of tables of one read model differ: in their shape, and row by row.
 
 The rows are compared by the database, key by key and column by column, so memory stays flat. Values are shown as they
-are stored: personal data stays sealed.
+are stored: personal data stays sealed. A live row may hold anything, and on SQLite a column may too: what it is read as
+is converted where it can be, and shown as it is where it cannot.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, inspect, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, func, inspect, null, or_, select
+from sqlalchemy.types import NullType
 
 from projections.shadow import SUFFIX
+from store.database import read_any_text
+from store.schema import Id
+
+LONGEST = 200  # characters of a value that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ def count_differing(connection: Connection, live: Table, rebuilt: Table) -> int:
 
 def differing_rows(connection: Connection, live: Table, rebuilt: Table, limit: int) -> Iterator[Difference]:
     """The first of them."""
+    read_any_text(connection)
     for query in (_differing(live, rebuilt), _missing(live, rebuilt)):
         for row in connection.execute(query.limit(limit)):
             yield _difference(live, tuple(row))
@@ -81,7 +89,14 @@ def _missing(live: Table, rebuilt: Table) -> Select[Any]:
 
 
 def _faces(*tables: Table) -> Select[Any]:
-    return select(*(column.label(f"{table.name}_{column.name}") for table in tables for column in table.c))
+    return select(
+        *(_unconverted(column).label(f"{table.name}_{column.name}") for table in tables for column in table.c)
+    )
+
+
+def _unconverted(column: Column[Any]) -> ColumnElement[Any]:
+    """SQLite's driver converts what comes out of a column by the type of that, and fails at what is not of it."""
+    return func.coalesce(column, null(), type_=NullType())
 
 
 def _same_key(live: Table, rebuilt: Table) -> ColumnElement[bool]:
@@ -90,7 +105,8 @@ def _same_key(live: Table, rebuilt: Table) -> ColumnElement[bool]:
 
 def _difference(live: Table, row: tuple[Any, ...]) -> Difference:
     names = live.c.keys()
-    mine, fresh = (dict(zip(names, face, strict=True)) for face in (row[: len(names)], row[len(names) :]))
+    values = [*map(_value, [*live.c] * 2, row)]
+    mine, fresh = (dict(zip(names, face, strict=True)) for face in (values[: len(names)], values[len(names) :]))
     key = [column.name for column in live.primary_key]
     faces = [None if face[key[0]] is None else face for face in (mine, fresh)]
     if None not in faces:
@@ -100,5 +116,14 @@ def _difference(live: Table, row: tuple[Any, ...]) -> Difference:
     return Difference(live.name, known, *faces)
 
 
+def _value(column: Column[Any], stored: Any) -> Any:
+    """An id, which is 16 bytes on SQLite, as one; everything else as it is stored."""
+    is_id = isinstance(column.type, Id) and isinstance(stored, bytes) and len(stored) == 16
+    return UUID(bytes=stored) if is_id else stored
+
+
 def _text(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    """On a line of a terminal, which must obey nothing that stands in it (T-08)."""
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+    return text if text.isprintable() else repr(text)

@@ -1,20 +1,21 @@
 """What one process does at a time, such as following the log: who holds the lead in it, until it is gone."""
 
 import fcntl
-import logging
 import os
 from contextlib import suppress
 from typing import Protocol
 
 import psycopg
 
+from domain.errors import StoreUnavailable
 from store.database import Database
-
-logger = logging.getLogger("ledger.follower")
 
 
 class Leadership(Protocol):
-    """Held or not; asking takes it when it is free. Losing it is noticed at the next question."""
+    """Held or not; asking takes it when it is free. Losing it is noticed at the next question.
+
+    Raises `StoreUnavailable` when nobody can be asked: that is not to say that another holds it.
+    """
 
     def is_held(self) -> bool: ...
 
@@ -34,16 +35,22 @@ class FileLeadership:
 
     def is_held(self) -> bool:
         if self._descriptor is None:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(descriptor)
-                if not isinstance(error, BlockingIOError):
-                    logger.warning("the lead cannot be asked for", extra={"fields": {"error": repr(error)}})
+                self._descriptor = self._locked()
+            except BlockingIOError:
                 return False
-            self._descriptor = descriptor
+            except OSError as error:
+                raise StoreUnavailable(f"{self._path} cannot be asked for the lead: {error.strerror}.") from error
         return True
+
+    def _locked(self) -> int:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def release(self) -> None:
         if self._descriptor is not None:
@@ -71,7 +78,8 @@ class AdvisoryLeadership:
             if row and row[0]:
                 return True
         except psycopg.Error as error:
-            logger.warning("the lead cannot be asked for", extra={"fields": {"error": type(error).__name__}})
+            self.release()
+            raise StoreUnavailable("The database cannot be asked for the lead.") from error
         self.release()
         return False
 

@@ -183,6 +183,12 @@ def connect_sqlite_reader(path: Path, *, converted: bool = True) -> sqlite3.Conn
     return connection
 
 
+def read_any_text(connection: Connection) -> None:
+    """From now on text that is not UTF-8 is read too, as escapes; on PostgreSQL there is none."""
+    if isinstance(file := connection.connection.driver_connection, sqlite3.Connection):
+        file.text_factory = lambda text: text.decode(errors="backslashreplace")
+
+
 def _uri(path: Path) -> str:
     return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
