@@ -35,9 +35,9 @@ from api.devices import device_label
 from api.durations import RequestDurations
 from api.edge import Edge
 from api.errors import install
-from api.export import Exports
 from api.guesses import Guesses
 from api.ids import new_uuid7
+from api.long_answers import Places
 from api.openapi import complete_document
 from api.presenting import Presenter
 from api.service import Service, Stores, beside
@@ -154,7 +154,7 @@ async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: Se
     app.state.credentials = Credentials(service.sessions, service.reads, tokens, bootstrap or None, cookie.name)
     app.state.guesses = Guesses(settings.guess_limit, service.clock.micros, log_network=settings.store_client_details)
     app.state.touches = Touches(service.ledger)
-    app.state.exports = Exports()
+    app.state.exports = Places(export.MOST, export.MOST_EACH)
     app.state.presenter = Presenter(service.keys, service.key_reads)
     app.state.origin = settings.origin
     app.state.audit_presenter = AuditPresenter(service.keys, service.mapper)

@@ -9,8 +9,7 @@ from fastapi import APIRouter, Header, Query
 from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from api.audit import Auditor
 from api.audit_access import note_access, sees_people
@@ -20,6 +19,7 @@ from api.audit_streams import AuditStreams
 from api.body import StrictRoute
 from api.credentials import Authorized, still_holds
 from api.errors import Problem, problem_responses
+from api.long_answers import CHECK_S, LongAnswer
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
 from api.service import Service
 from domain.errors import LedgerError
@@ -29,8 +29,8 @@ from store.audit_access import HOUR
 
 BATCH = 100
 HEARTBEAT_S = 15.0
-CHECK_S = 5.0
 RETRY_MS = 2_000
+HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
 
 router = APIRouter(tags=["audit"], route_class=StrictRoute, generate_unique_id_function=operation_id)
 
@@ -61,8 +61,8 @@ async def stream_audit(
         return _beginning(connection, last_event_id, wanted)
 
     after = await service.long_reads.run(begin)
-    streams.enter()
-    return EventStream(AuditStream(http, by, wanted, after), streams)
+    streams.enter(by.name)
+    return LongAnswer(AuditStream(http, by, wanted, after).chunks(), http, by, streams, HEADERS)
 
 
 def _beginning(connection: Connection, last_event_id: str | None, wanted: AuditFilter) -> int:
@@ -76,20 +76,6 @@ def _beginning(connection: Connection, last_event_id: str | None, wanted: AuditF
             raise Problem("unknown-event", "Last-Event-ID is none of the events of this log.")
         return row.position
     return freshness(connection).position if wanted.start is None else last_before(connection, wanted.start)
-
-
-class EventStream(StreamingResponse):
-    """Keeps its place among the streams until it has ended, however that comes about."""
-
-    def __init__(self, stream: "AuditStream", streams: AuditStreams) -> None:
-        super().__init__(stream.chunks(), headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
-        self._streams = streams
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._streams.leave()
 
 
 class AuditStream:
@@ -108,7 +94,7 @@ class AuditStream:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MS
-        while not self._streams.closed and await self._may_go_on():
+        while not self._streams.closed.is_set() and await self._may_go_on():
             until = await self._streams.position_beyond(self._after, CHECK_S)
             try:
                 events = await self._next(until)

@@ -4,43 +4,40 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from api.long_answers import Places
 from domain.errors import LedgerBusy, StoreUnavailable
 from projections.audit import freshness
 from store.long_reads import LongReads
 
-MOST = 32
+MOST, MOST_EACH = 32, 8
 POLL_S = 0.25
 
 _log = logging.getLogger("ledger.audit")
 
 
-class AuditStreams:
+class AuditStreams(Places):
     """One look at the read model's position serves all who wait; no thread is held for anybody."""
 
     def __init__(self, reads: LongReads) -> None:
+        super().__init__(MOST, MOST_EACH)
         self._reads = reads
-        self._listeners = 0
         self._position = 0
         self._news = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
-        self.closed = False
 
-    def enter(self) -> None:
-        """Take a place. Raises `LedgerBusy` when there is none."""
-        if self._listeners >= MOST:
-            raise LedgerBusy(f"{MOST} streams are open already.")
-        self._listeners += 1
-        if self._watching is None and not self.closed:
+    def enter(self, reader: str) -> None:
+        super().enter(reader)
+        if self._watching is None and not self.closed.is_set():
             self._watching = asyncio.create_task(self._watch())
 
-    def leave(self) -> None:
-        self._listeners -= 1
-        if self._listeners == 0:
+    def leave(self, reader: str) -> None:
+        super().leave(reader)
+        if self.are_free:
             self._stop_watching()
 
     def close(self) -> None:
         """End every stream, those that are to come too: before a server waits for its connections to end."""
-        self.closed = True
+        super().close()
         self._stop_watching()
         self._tell()
 
@@ -48,7 +45,7 @@ class AuditStreams:
         """The read model's position once it is beyond `after`, or what it is when the time is up or all is closed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._position <= after and not self.closed:
+                while self._position <= after and not self.closed.is_set():
                     await self._news.wait()
         return self._position
 

@@ -9,16 +9,17 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.requests import Request as HttpRequest
-from starlette.types import Receive, Scope, Send
 
 from api.audit_access import note_access
 from api.audit_filter import AuditQuestion, refuse_doubled
 from api.body import StrictRoute
 from api.credentials import Authorized, Needs, still_holds
-from api.errors import Problem, problem_responses
+from api.errors import problem_responses
+from api.long_answers import BrokenOff, LongAnswer, Places
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
 from api.service import Service
-from domain.errors import LedgerBusy
+from domain.errors import LedgerError
+from projections.cloud_events import Unreadable
 from projections.export import Chunk, Format, export
 from store.api_keys import Scope as KeyScope
 
@@ -28,8 +29,8 @@ MEDIA_TYPES = {Format.NDJSON: "application/x-ndjson", Format.CSV: "text/csv; cha
 NAMES = {Format.NDJSON: "ledger.ndjson", Format.CSV: "ledger-not-evidence.csv"}
 SELECTION = "ledger-selection.ndjson"
 
-MOST = 8
-"""In a process at a time. What a client does not read stays in memory, a page of it."""
+MOST, MOST_EACH = 8, 2
+"""In a process at a time, and of one reader. What a client does not read stays in memory, a page of it."""
 
 _log = logging.getLogger("ledger.export")
 
@@ -74,58 +75,29 @@ async def export_audit(
     wanted = asked.asks(service.keys.pseudonym)
     told = {"format": asked.format, "after": asked.after or None, **wanted.given()}
     await asyncio.to_thread(note_access, service, by, "export", **told)
-    exports: Exports = http.app.state.exports
-    exports.enter()
+    exports: Places = http.app.state.exports
+    exports.enter(by.name)
     try:
         chunks = export(service.database, wanted, asked.format, http.app.state.origin, asked.after)
         first = await asyncio.to_thread(next, chunks)  # of CloudEvents: what cannot be read is answered with a problem
     except BaseException:
-        exports.leave()
+        exports.leave(by.name)
         raise
     name = SELECTION if asked.format is Format.NDJSON and wanted.selection() else NAMES[asked.format]
-    return ExportResponse(_lines(http, by, first, chunks), asked.format, name, exports)
-
-
-class Exports:
-    """How many are under way in this process."""
-
-    def __init__(self) -> None:
-        self._open = 0
-
-    def enter(self) -> None:
-        """Take a place. Raises `LedgerBusy` when there is none."""
-        if self._open >= MOST:
-            raise LedgerBusy(f"{MOST} exports are under way already.")
-        self._open += 1
-
-    def leave(self) -> None:
-        self._open -= 1
-
-
-class ExportResponse(StreamingResponse):
-    """Keeps its place until it has ended, however that comes about."""
-
-    def __init__(self, lines: AsyncIterator[bytes], form: Format, name: str, exports: Exports) -> None:
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        super().__init__(lines, media_type=MEDIA_TYPES[form], headers=headers)
-        self._exports = exports
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._exports.leave()
+    headers = {"Content-Type": MEDIA_TYPES[asked.format], "Content-Disposition": f'attachment; filename="{name}"'}
+    return LongAnswer(_lines(http, by, first, chunks), http, by, exports, headers)
 
 
 async def _lines(http: HttpRequest, by: Authorized, first: Chunk, chunks: Iterator[Chunk]) -> AsyncIterator[bytes]:
-    """Made in worker threads. An error breaks the answer off: it gets no end, so that nobody takes it for whole."""
+    """Made in worker threads. Raises `BrokenOff`."""
+    exports: Places = http.app.state.exports
     yield first.lines
     try:
         while chunk := await asyncio.to_thread(next, chunks, None):
-            if not await still_holds(http, by):
-                raise Problem("invalid-credential", "The credential was revoked while the export was under way.")
+            if exports.closed.is_set() or not await still_holds(http, by):
+                raise BrokenOff("The credential was revoked meanwhile, or the service ends.")
             if chunk.lines:
                 yield chunk.lines
-    except Exception as error:
+    except (LedgerError, Unreadable, BrokenOff) as error:
         _log.error("an export broke off", extra={"fields": {"error": repr(error)}})
-        raise
+        raise BrokenOff from error

@@ -1,6 +1,8 @@
 """Deadlines for what clients send, which uvicorn does not have (T-15). Whatever it refuses itself is a problem too."""
 
+import asyncio
 import logging
+import socket
 
 import uvicorn
 from uvicorn._types import HTTPScope
@@ -10,6 +12,7 @@ from api.edge import HEADERS
 from api.errors import Problem, problem_response
 
 DEADLINE_S = 10
+FAREWELL_S = 5
 TICKS_A_SECOND = 10  # of uvicorn's main loop
 
 _log = logging.getLogger("ledger.deadlines")
@@ -19,11 +22,13 @@ class PunctualProtocol(HttpToolsProtocol):
     """A connection whose requests arrive whole, head and body, within `DEADLINE_S` of their first byte, or it ends.
 
     A connection that sends nothing at first has as long; one that rests between two requests is uvicorn's business
-    (`timeout_keep_alive`), and how slowly an answer is read is nobody's. Time is counted in sweeps, one a second: a
-    request costs no timer and no look at a clock, and when the loop stands still, no client is blamed for it.
+    (`timeout_keep_alive`), and how slowly an answer is read is nobody's, until the connection is to end: then what is
+    left must be taken within `FAREWELL_S`. Time is counted in sweeps, one a second: a request costs no timer and no
+    look at a clock, and when the loop stands still, no client is blamed for it.
     """
 
     _sweeps: int | None = 0  # since the message that is arriving began; None while there is none
+    _farewell = 0  # sweeps since the connection was told to close
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -35,7 +40,9 @@ class PunctualProtocol(HttpToolsProtocol):
 
     def sweep(self) -> bool:
         """Called once a second. Whether this found a request late, and refused it."""
-        if self._sweeps is None:
+        if self.transport.is_closing():
+            self._forget_unread()
+        elif self._sweeps is None:
             self._sweeps = 0 if self._rests_without_timer() else None
         elif self.pipeline or self.flow.read_paused:
             self._sweeps = 0  # it is the client who waits
@@ -44,6 +51,12 @@ class PunctualProtocol(HttpToolsProtocol):
         elif self._may_end():
             return self._end()
         return False
+
+    def _forget_unread(self) -> None:
+        """Or who never reads the end of an answer would keep it in memory, and its connection."""
+        self._farewell += 1
+        if self._farewell > FAREWELL_S:
+            self.transport.abort()
 
     def _rests_without_timer(self) -> bool:
         """Bytes between two requests that begin none, such as line ends, stop uvicorn's timer for good."""
@@ -97,6 +110,17 @@ class PunctualServer(uvicorn.Server):
         if counter % TICKS_A_SECOND == 0:
             self._sweep()
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        sweeping = asyncio.create_task(self._sweep_on())
+        await super().shutdown(sockets)
+        sweeping.cancel()
+
+    async def _sweep_on(self) -> None:
+        """While connections are waited for, the main loop ticks no more."""
+        while True:
+            await asyncio.sleep(1)
+            self._sweep()
 
     def _sweep(self) -> None:
         connections = [c for c in self.server_state.connections if isinstance(c, PunctualProtocol)]

@@ -1,6 +1,7 @@
 """`./scripts/serve`: check the settings, then serve until Ctrl-C."""
 
 import argparse
+import asyncio
 import gc
 import os
 import signal
@@ -17,7 +18,7 @@ from api.logs import configure_logging
 from api.settings import Settings, SettingsError, load_settings, unknown_settings
 from domain.errors import StoreUnavailable
 from scripts import demo
-from scripts.deadlines import PunctualProtocol, PunctualServer
+from scripts.deadlines import FAREWELL_S, PunctualProtocol, PunctualServer
 from store.clock import Clock, ClockBehindLog
 from store.master_key import MasterKeyError
 from store.signing import SigningKeyError
@@ -50,11 +51,12 @@ def main() -> None:
 
 
 class LedgerServer(PunctualServer):
-    """Waits at the end for answers that end; the streams, which would not, are ended first."""
+    """Waits at the end for answers that end: not for streams, and for exports only so long as they can still be cut."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         application: Any = self.config.app
         application.state.audit_streams.close()
+        asyncio.get_running_loop().call_later(GRACE_S - FAREWELL_S - 1, application.state.exports.close)
         await super().shutdown(sockets)
 
 

@@ -1,92 +1,39 @@
 """Server-Sent Events: complete, in order, resumable, and over when they must be."""
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
-from api import audit_stream, audit_streams
-from domain.ledger import Request
-from store.api_keys import Scope, revoke_key
+from api import audit_stream, audit_streams, long_answers
+from store.api_keys import Scope
 from tests.api.client import ADMIN, Api, Headers, bearer, settled, told, until
 from tests.api.conftest import OpenApi
+from tests.api.listener import Event, Listener
 from tests.store.given import accesses
 
-Event = dict[str, Any]
+PATH = "/api/audit/stream"
 Listen = Callable[..., "Listener"]
 
 
 @pytest.fixture
 def api(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch) -> Api:
     """Its streams look at credentials all the time."""
-    monkeypatch.setattr(audit_stream, "CHECK_S", 0.05)
+    for module in (audit_stream, long_answers):
+        monkeypatch.setattr(module, "CHECK_S", 0.05)
     monkeypatch.setattr(audit_streams, "POLL_S", 0.02)
     return open_api(streams=True)
-
-
-class Listener:
-    """Somebody who has asked for the stream, and keeps what comes."""
-
-    def __init__(self, api: Api, headers: Headers, query: dict[str, str]) -> None:
-        self._api = api
-        self.body = b""
-        self.status: int | None = None
-        self._gone = api.ask(_event)
-        fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        scope = {
-            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
-            "scheme": "https", "path": "/api/audit/stream", "raw_path": b"/api/audit/stream", "headers": fields,
-            "query_string": urlencode(query).encode(), "server": ("ledger.example", 443), "client": ("192.0.2.7", 1),
-        }  # fmt: skip
-        self._asked = False
-        self.answering = api._portal.start_task_soon(api.app, scope, self._receive, self._send)
-        until(lambda: self.status is not None)
-
-    async def _receive(self) -> Any:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        self.status = message.get("status", self.status)
-        self.body += message.get("body", b"")
-
-    @property
-    def events(self) -> list[Event]:
-        blocks = self.body.decode().split("\n\n")
-        found = [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks if "data: " in block]
-        events = [json.loads(fields["data"]) for fields in found]
-        assert [fields["id"] for fields in found] == [event["id"] for event in events]
-        return events
-
-    @property
-    def is_over(self) -> bool:
-        return self.answering.done()
-
-    def hang_up(self) -> None:
-        async def go() -> None:
-            self._gone.set()
-
-        self._api.ask(go)
-
-
-async def _event() -> asyncio.Event:
-    return asyncio.Event()
 
 
 @pytest.fixture
 def listen(api: Api) -> Iterator[Listen]:
     listeners: list[Listener] = []
 
-    def begin(headers: Headers = ADMIN, **query: str) -> Listener:
-        listeners.append(Listener(api, headers, query))
+    def begin(headers: Headers = ADMIN, *, takes: bool = True, **query: str) -> Listener:
+        listeners.append(Listener(api, PATH, headers, query, takes=takes))
         return listeners[-1]
 
     yield begin
@@ -163,7 +110,7 @@ def paged(api: Api) -> list[Event]:
 def test_a_process_that_does_not_follow_the_log_tells_the_same(open_api: OpenApi, api: Api, listen: Listen):
     until(lambda: api.service.follower.is_leading)
     other = open_api(streams=True)
-    listener, there = listen(), Listener(other, ADMIN, {})
+    listener, there = listen(), Listener(other, PATH, ADMIN, {})
     api.sign_in("alice")
     other.sign_in("bob")
     until(lambda: len(listener.events) == len(there.events) == 4)
@@ -208,22 +155,37 @@ def test_a_look_that_fails_is_not_the_last_one(api: Api, listen: Listen, monkeyp
 def test_a_revoked_key_ends_the_stream(api: Api, listen: Listen):
     key, secret = api.key(Scope.AUDIT_READ)
     listener, other = listen(bearer(secret)), listen()
-    revoke_key(api.service.ledger, key.key_id, Request("operator", uuid4()))
+    assert api.revoke_key(key)
     until(lambda: listener.is_over)
     assert not other.is_over
 
 
-def test_streams_are_bounded_and_who_hangs_up_makes_room(api: Api, listen: Listen, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(audit_streams, "MOST", 2)
-    first, _ = listen(), listen()
+def test_a_revoked_key_ends_a_stream_that_nobody_reads(api: Api, listen: Listen):
+    key, secret = api.key(Scope.AUDIT_READ)
+    stalled, other = listen(bearer(secret), takes=False), listen(takes=False)
+    assert api.revoke_key(key)
+    until(lambda: stalled.is_over)
+    assert stalled.answering.result() is None
+    assert not other.is_over
+
+
+def test_what_nobody_takes_is_not_offered_for_ever(api: Api, listen: Listen, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(long_answers, "STALLED_S", 0.1)
+    stalled = listen(takes=False)
+    until(lambda: stalled.is_over)
+
+
+def test_streams_are_bounded_and_who_hangs_up_makes_room(api: Api, listen: Listen):
+    first, *_ = [listen() for _ in range(audit_streams.MOST_EACH)]
     assert told(api.get("/api/audit/stream", ADMIN)) == (503, "busy")
+    listen(bearer(api.key(Scope.AUDIT_READ)[1]))
     first.hang_up()
     until(lambda: first.is_over)
     assert listen().status == 200
 
 
 def test_all_end_when_the_application_does(api: Api, listen: Listen):
-    listeners = [listen() for _ in range(3)]
+    listeners = [listen(takes=takes) for takes in (True, True, False)]
 
     async def close() -> None:
         api.app.state.audit_streams.close()

@@ -6,11 +6,13 @@ import json
 
 import pytest
 
-from api.export import MOST
+from api import long_answers
+from api.export import MOST, MOST_EACH
 from domain.errors import StoreUnavailable
 from projections import export as exporting
 from store.api_keys import Scope
-from tests.api.client import ADMIN, Api, bearer, told
+from tests.api.client import ADMIN, Api, bearer, told, until
+from tests.api.listener import Listener
 from tests.clock import ManualClock
 from tests.store.given import accesses
 
@@ -81,7 +83,7 @@ def test_what_cannot_be_read_on_does_not_look_complete(api: Api, monkeypatch: py
         return real(connection, after, 2, *more)
 
     monkeypatch.setattr(exporting, "next_page", gone_after_two)
-    with pytest.raises(RuntimeError):  # which the server tells its client by closing without an end
+    with pytest.raises(AssertionError):  # the server tells its client by closing without an end
         api.get(PATH, ADMIN)
 
 
@@ -97,15 +99,33 @@ def test_a_key_that_is_revoked_meanwhile_gets_nothing_more(api: Api, monkeypatch
         return real(connection, after, 2, *more) if after == 0 else real(connection, after, until, *more)
 
     monkeypatch.setattr(exporting, "next_page", revoked_after_two)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(AssertionError):
         api.get(PATH, bearer(secret))
+
+
+def test_an_export_that_nobody_reads_ends_with_its_key(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(long_answers, "CHECK_S", 0.05)
+    key, secret = api.key(Scope.AUDIT_READ)
+    stalled = Listener(api, PATH, bearer(secret), {}, takes=False)
+    assert api.revoke_key(key)
+    until(lambda: stalled.is_over)
+    assert stalled.answering.result() is None
+    assert api.app.state.exports.are_free
 
 
 def test_no_more_exports_run_at_once_than_there_is_room_for(api: Api):
     exports = api.app.state.exports
-    for _ in range(MOST):
-        exports.enter()
+    for number in range(MOST):
+        exports.enter(f"reader {number}")
     assert told(api.get(PATH, ADMIN)) == (503, "busy")
-    exports.leave()
+    exports.leave("reader 0")
     for _ in range(2):
         assert api.get(PATH, ADMIN).status_code == 200
+
+
+def test_one_reader_leaves_room_for_others(api: Api):
+    key, secret = api.key(Scope.AUDIT_READ)
+    for _ in range(MOST_EACH):
+        api.app.state.exports.enter(f"key:{key.key_id}")
+    assert told(api.get(PATH, bearer(secret))) == (503, "busy")
+    assert api.get(PATH, ADMIN).status_code == 200
