@@ -2,6 +2,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,24 @@ def postgres_schema(postgres_cluster: PostgresCluster) -> Iterator[Schema]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """Runs the test once on SQLite files, once on PostgreSQL: an empty place for the log, another one for the keys."""
+    with _empty(request, tmp_path) as database:
+        yield database
+
+
+NewDatabase = Callable[[Path], Database]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest) -> Iterator[NewDatabase]:
+    """Makes an empty place as `database` does, for what several tests of a file read and none changes."""
+    with ExitStack() as stack:
+        yield lambda directory: stack.enter_context(_empty(request, directory))
+
+
+@contextmanager
+def _empty(request: pytest.FixtureRequest, directory: Path) -> Iterator[Database]:
     if request.param == "sqlite":
-        yield sqlite_database(tmp_path)
+        yield sqlite_database(directory)
         return
     cluster: PostgresCluster = request.getfixturevalue("postgres_cluster")
     with cluster.fresh_database() as database:

@@ -1,14 +1,18 @@
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from api.service import Service
+from api.ids import new_uuid7
+from api.service import Service, Stores
 from domain.policies import Policy
+from domain.session import Limits
 from projections import follower, places
 from projections.follower import Follower
 from projections.places import Projection
-from tests.conftest import OpenService
+from tests.clock import ManualClock
+from tests.conftest import NewDatabase, OpenService
 from tests.postgres import Database
 from tests.projections.driver import Driver
 from tests.projections.other_process import OtherProcess
@@ -35,6 +39,24 @@ def drive(open_service: OpenService) -> Iterator[Drive]:
 def driver(drive: Drive, service: Service) -> Driver:
     """At the wheel of `service`."""
     return drive(service)
+
+
+NewDriver = Callable[[], Driver]
+
+
+@pytest.fixture(scope="module")
+def new_driver(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewDriver]:
+    """At the wheel of a service of its own, with its own clock, for a history that a file's tests share."""
+    with ExitStack() as stack:
+
+        def new() -> Driver:
+            directory = tmp_path_factory.mktemp("shared")
+            database = new_database(directory)
+            stores = Stores(database.url, database.keys_url, directory / "master.key", database.owner_url)
+            service = stack.enter_context(closing(Service(stores, Limits(), new_uuid7, ManualClock())))
+            return stack.enter_context(closing(Driver(service)))
+
+        yield new
 
 
 @pytest.fixture

@@ -25,27 +25,29 @@ from projections.places import entries
 from store.clock import to_micros
 from store.log import pages
 from store.recorder import Entry
-from tests.clock import NOON, ManualClock
+from tests.clock import NOON
 from tests.postgres import Database
+from tests.projections.conftest import NewDriver
 from tests.projections.driver import ACTOR, Driver, has_caught_up, until
 
 LIMITS = (1, 2, 3, 7, 50)
 EVERYTHING = AuditFilter()
 
 
-@pytest.fixture
-def storied(driver: Driver, clock: ManualClock) -> Driver:
+@pytest.fixture(scope="module")
+def storied(new_driver: NewDriver) -> Driver:
     """A log of three users with sessions of every fate over two days, folded in batches and live."""
-    _story(driver, clock)
+    driver = new_driver()
+    _story(driver)
     driver.service.start()
     until(lambda: has_caught_up(driver))
-    _story(driver, clock)
+    _story(driver)
     until(lambda: has_caught_up(driver, name=AuditProjection.name))
-    driver.service.close()
     return driver
 
 
-def _story(driver: Driver, clock: ManualClock) -> None:
+def _story(driver: Driver) -> None:
+    clock = driver.service.clock
     for user in ("alice", "bob", "carol"):
         first, second = driver.sign_in(user), driver.sign_in(user)
         clock.advance(300)
@@ -160,9 +162,10 @@ def test_no_personal_data_stands_in_clear_in_it(driver: Driver, database: Databa
 OTHERS, EACH = 400, 20
 
 
-@pytest.fixture
-def crowded(driver: Driver) -> Driver:
+@pytest.fixture(scope="module")
+def crowded(new_driver: NewDriver) -> Driver:
     """So many users with so many events that no table is worth a scan."""
+    driver = new_driver()
     streams = [uuid4() for _ in range(OTHERS)]
     rows = [
         a_row(1 + number, streams[number % OTHERS], streams[number * 7 % OTHERS]) for number in range(OTHERS * EACH)

@@ -16,27 +16,34 @@ from store import pieces
 from store.checking import Finding
 from store.log import leaf, record_of
 from store.verifying import Report, Signed
+from tests.projections.conftest import NewDriver
 from tests.projections.driver import Driver
 
 EVENTS, SIZES = 41, (10, 30)
 Line = dict[str, object]
 
 
-@pytest.fixture
-def signed(driver: Driver) -> list[Signed]:
+@pytest.fixture(scope="module")
+def shared(new_driver: NewDriver) -> Driver:
+    """At the wheel of a service whose log is made once."""
+    return new_driver()
+
+
+@pytest.fixture(scope="module")
+def signed(shared: Driver) -> list[Signed]:
     """What was signed of a log of 41 events."""
     found = []
     for number in range(EVENTS - 1):
-        driver.sign_in(f"user {number}" if number == 0 else "user 0")
-        if (head := driver.head()) in SIZES:
-            driver.service.sealer.seal()
-            found.append(Signed(head, driver.service.signing_key.remembered().root, "a note"))
+        shared.sign_in(f"user {number}" if number == 0 else "user 0")
+        if (head := shared.head()) in SIZES:
+            shared.service.sealer.seal()
+            found.append(Signed(head, shared.service.signing_key.remembered().root, "a note"))
     return found
 
 
-@pytest.fixture
-def lines(driver: Driver, signed: list[Signed]) -> list[bytes]:
-    return exported(driver.service)
+@pytest.fixture(scope="module")
+def lines(shared: Driver, signed: list[Signed]) -> list[bytes]:
+    return exported(shared.service)
 
 
 def exported(service: Service, asked: AuditFilter | None = None) -> list[bytes]:
@@ -140,10 +147,10 @@ def test_a_part_of_the_log_is_refused(lines: list[bytes], signed: list[Signed]):
         verify_export(lines[5:], signed)
 
 
-def test_a_selection_is_refused_also_where_it_begins_as_the_log_does(driver: Driver, signed: list[Signed]):
+def test_a_selection_is_refused_also_where_it_begins_as_the_log_does(shared: Driver, signed: list[Signed]):
     for asked in (AuditFilter(event_type="UserEnrolled"), AuditFilter(end=2**62)):
         with pytest.raises(PartOnly, match=f"is a selection .'{asked.selection()}'"):
-            verify_export(exported(driver.service, asked), signed)
+            verify_export(exported(shared.service, asked), signed)
 
 
 def test_a_line_further_on_makes_no_selection_of_an_export(lines: list[bytes], signed: list[Signed]):
