@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from domain.errors import OutcomeUnknown, StoreUnavailable
+from domain.errors import StoreUnavailable
 from domain.ledger import Recorded, SessionLedger
 from domain.policies import (
     DestroyKeyOnUserErased,
@@ -39,9 +39,10 @@ from store.deciding import Decider
 from store.erasure import Erasure
 from store.keys import KeyStore
 from store.long_reads import LongReads
+from store.outcome import PATIENCE_S, given_up
 from store.reads import Reads
 from store.recorder import Factory, last_recorded_at
-from store.schema import create_log, create_working, owns_log
+from store.schema import create_log, create_working, missing_indexes, owns_log
 from store.sealing import SealingMapper
 from store.signing import signing_key_of
 from store.snapshots import Snapshotter
@@ -50,8 +51,6 @@ from store.writer import BatchWriter, InlineProjection
 T = TypeVar("T")
 
 logger = logging.getLogger("ledger.service")
-
-PATIENCE_S = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +161,7 @@ def _create_tables(database: Database, owner_url: str | None) -> None:
             for projection in (SessionsProjection(), ApiKeysProjection(), AuditProjection()):
                 projection.create_tables(connection)
             _check_ownership(connection, owner_url)
+            _check_indexes(connection)
     except DBAPIError as error:
         raise StoreUnavailable(f"{database.url.render_as_string()} cannot be prepared: {error.orig}") from error
 
@@ -174,11 +174,15 @@ def _check_ownership(connection: Connection, owner_url: str | None) -> None:
         logger.warning("the service's role owns the log and could drop its triggers; see DATABASE_OWNER_URL")
 
 
+def _check_indexes(connection: Connection) -> None:
+    if missing := missing_indexes(connection):
+        fields = {"indexes": sorted(missing)}
+        logger.warning("the log lacks an index; start once with DATABASE_OWNER_URL", extra={"fields": fields})
+
+
 async def durable(future: "Future[Recorded[T]]") -> Recorded[T]:
     """What a command came to, once it is durable. Raises its refusal, or after `PATIENCE_S` that the store hangs."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(future), PATIENCE_S)
     except TimeoutError:
-        if future.cancelled():
-            raise StoreUnavailable("The change waited too long, and was taken back.") from None
-        raise OutcomeUnknown("The store does not say whether the change was recorded.") from None
+        raise given_up(future) from None

@@ -10,9 +10,8 @@ from domain.user import TOMBSTONE
 from projections.erasures import erased_streams
 from store.database import Database, store_errors
 from store.keys import LOOKED_UP_AT_ONCE, tombstones
+from store.outcome import outcome
 from store.schema import events
-
-PATIENCE_S = 12.0
 
 _KNOWN = select(events.c.stream).where(
     events.c.version == 1, events.c.stream.in_(bindparam("streams", expanding=True))
@@ -28,7 +27,7 @@ class EraseUsersOnTombstone:
         self._keys = keys
 
     def run(self, correlation_id: UUID) -> int:
-        """How many were erased now. Raises `StoreUnavailable`, and TimeoutError when the store hangs."""
+        """How many were erased now. Raises `StoreUnavailable`."""
         unknown = tombstones(self._keys).difference(erased_streams(self._log))
         return sum(self._erase(streams, correlation_id) for streams in self._of_the_log([*unknown]))
 
@@ -43,4 +42,4 @@ class EraseUsersOnTombstone:
         """All at once, so that the writer takes them as one batch."""
         request = Request(TOMBSTONE, correlation_id)
         erasing = [self._ledger.erase_known(stream, request) for stream in streams]
-        return sum(future.result(PATIENCE_S).result for future in erasing)
+        return sum(outcome(future).result for future in erasing)

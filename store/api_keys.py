@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from domain.api_keys import NewApiKey
+from domain.errors import OutcomeUnknown
 from domain.ledger import Request, SessionLedger
 from store.clock import to_micros
+from store.outcome import outcome
 
 PREFIX = "slk_"
 
@@ -40,13 +42,19 @@ def digest(secret: str) -> bytes:
 
 
 def create_key(ledger: SessionLedger, name: str, scopes: Sequence[Scope], request: Request) -> tuple[ApiKey, str]:
-    """A new key, recorded, and its secret, which is not to be had again."""
+    """A new key, recorded, and its secret, which is not to be had again. Raises `StoreUnavailable`."""
     secret = PREFIX + secrets.token_urlsafe(32)
     key = NewApiKey(secrets.token_hex(6), name, tuple(sorted(scopes)), digest(secret))
-    created_at = ledger.create_api_key(key, request).result().result
+    try:
+        created_at = outcome(ledger.create_api_key(key, request)).result
+    except OutcomeUnknown as error:
+        raise OutcomeUnknown(f"{error} If the key {key.key_id} is there, revoke it, and make another one.") from error
     return ApiKey(key.key_id, name, frozenset(scopes), to_micros(created_at), None), secret
 
 
 def revoke_key(ledger: SessionLedger, key_id: str, request: Request) -> bool:
-    """Refuse the key from the commit on; False when it is unknown or was revoked before."""
-    return ledger.revoke_api_key(key_id, request).result().result
+    """Refuse the key from the commit on; False when it is unknown or was revoked before.
+
+    Raises `StoreUnavailable`.
+    """
+    return outcome(ledger.revoke_api_key(key_id, request)).result

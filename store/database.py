@@ -19,7 +19,7 @@ from domain.errors import StoreUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 5_000
-CONNECT_TIMEOUT_S = 3
+CONNECT_TIMEOUT_S = 3  # also for a connection of a pool that has given out all
 CUT_OFF_MS = 100
 
 
@@ -153,6 +153,7 @@ def _sqlite_writer(path: Path) -> Engine:
         poolclass=QueuePool,
         pool_size=2,
         max_overflow=8,
+        pool_timeout=CONNECT_TIMEOUT_S,
         hide_parameters=True,
     )
 
@@ -170,6 +171,7 @@ def _sqlite_reader(path: Path) -> Engine:
         poolclass=QueuePool,
         pool_size=4,
         max_overflow=16,
+        pool_timeout=CONNECT_TIMEOUT_S,
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,
     )

@@ -237,6 +237,12 @@ def _index_older_log(connection: Connection) -> None:
         invalidations_index.create(connection, checkfirst=True)
 
 
+def missing_indexes(connection: Connection) -> set[str]:
+    """Of the log's, what `create_log` would have made, had it been the owner."""
+    wanted = {str(index.name) for index in events.indexes}
+    return wanted - {str(index["name"]) for index in inspect(connection).get_indexes("events")}
+
+
 def owns_log(connection: Connection) -> bool:
     """Whether this role owns the log on PostgreSQL, itself or through a role that it is a member of."""
     owner = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'events'::regclass"

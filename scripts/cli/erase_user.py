@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from api.ids import new_uuid7
-from api.service import PATIENCE_S
 from domain.ledger import Request
 from projections.api_keys import OPERATOR
 from scripts.cli.names import user_id as checked_user
 from scripts.cli.opening import BAD_USAGE, NO, service
 from scripts.cli.output import AsJson, print_json
+from store.outcome import outcome
 
 
 def erase_user(
@@ -27,7 +27,7 @@ def erase_user(
         _confirm(user_id)
     with service() as opened:
         erasing = opened.ledger.erase_user(user_id, Request(OPERATOR, new_uuid7()))
-        erased_now = erasing.result(PATIENCE_S).result
+        erased_now = outcome(erasing).result
         opened.erasure.carry_out(opened.keys.pseudonym(user_id))
     if as_json:
         print_json({"user_id": user_id, "erased": True, "erased_now": erased_now})

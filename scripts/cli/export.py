@@ -18,7 +18,7 @@ from projections.audit_filter import AuditFilter
 from projections.cloud_events import Unreadable
 from projections.export import Chunk, Format, export
 from scripts.cli.moments import last_moment, moment
-from scripts.cli.names import user_id
+from scripts.cli.names import name, user_id
 from scripts.cli.opening import CANNOT_READ_OR_WRITE, reading
 from scripts.cli.output import AsJson
 from store.clock import to_micros
@@ -33,7 +33,9 @@ def command(
     event_type: Annotated[str | None, typer.Option(help="One type of event.")] = None,
     user: Annotated[str | None, typer.Option(parser=user_id, metavar="ID", help="About this user.")] = None,
     session: Annotated[UUID | None, typer.Option(help="About this session.")] = None,
-    actor: Annotated[str | None, typer.Option(help="By this actor, as events name actors.")] = None,
+    actor: Annotated[
+        str | None, typer.Option(parser=name, metavar="ACTOR", help="By this actor, as events name actors.")
+    ] = None,
     since: Annotated[
         datetime | None, typer.Option("--from", parser=moment, metavar="TIME", help="Recorded from this moment on.")
     ] = None,

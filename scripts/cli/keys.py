@@ -9,7 +9,7 @@ from domain.ledger import Request
 from projections.api_keys import OPERATOR, list_keys
 from scripts.cli import rotate_master
 from scripts.cli.moments import shown
-from scripts.cli.names import key_name
+from scripts.cli.names import name as checked_name
 from scripts.cli.opening import NO, reading, service
 from scripts.cli.output import AsJson, print_json, print_table
 from store.api_keys import ApiKey, Scope, create_key, revoke_key
@@ -22,17 +22,17 @@ COLUMNS = ("id", "name", "scopes", "created_at", "revoked_at")
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(parser=key_name, metavar="NAME", help="What the key is for, for people.")],
+    name: Annotated[str, typer.Argument(parser=checked_name, metavar="NAME", help="What the key is for, for people.")],
     scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given several times.")],
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it, this once."""
     with service() as opened:
         key, secret = create_key(opened.ledger, name, scope, _request())
+    typer.echo(f"Key {key.key_id} ({name}): {', '.join(sorted(key.scopes))}", err=True)  # also where stdout is lost
     if as_json:
         print_json({**_shown(key), "key": secret})
     else:
-        typer.echo(f"Key {key.key_id} ({name}): {', '.join(sorted(key.scopes))}", err=True)
         typer.echo(secret)
 
 
@@ -48,17 +48,18 @@ def show(as_json: AsJson = False) -> None:
 
 
 @app.command("revoke")
-def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `list` shows it.")], as_json: AsJson = False) -> None:
+def revoke(
+    key_id: Annotated[str, typer.Argument(parser=checked_name, metavar="KEY_ID", help="The id, as `list` shows it.")],
+    as_json: AsJson = False,
+) -> None:
     """Refuse a key from now on."""
     with service() as opened:
         revoked = revoke_key(opened.ledger, key_id, _request())
-    if not revoked:
-        typer.echo(f"No key {key_id} is in force.", err=True)
-        raise typer.Exit(NO)
     if as_json:
-        print_json({"id": key_id, "revoked": True})
-    else:
-        typer.echo(f"Key {key_id} is revoked.", err=True)
+        print_json({"id": key_id, "revoked": revoked})
+    typer.echo(f"Key {key_id} is revoked." if revoked else f"No key {key_id} is in force.", err=True)
+    if not revoked:
+        raise typer.Exit(NO)
 
 
 app.command("rotate-master")(rotate_master.command)

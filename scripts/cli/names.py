@@ -1,4 +1,4 @@
-"""Users and keys as an operator names them: the rule that HTTP has for a user, and one for the name of a key."""
+"""Names as an operator gives them: the rule that HTTP has for a user, and one for all others."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from api.schemas import UserId
 
 _USER: TypeAdapter[str] = TypeAdapter(UserId)
-_KEY_NAME: TypeAdapter[str] = TypeAdapter(Annotated[UserId, StringConstraints(max_length=100)])
+_NAME: TypeAdapter[str] = TypeAdapter(Annotated[UserId, StringConstraints(max_length=100)])
 
 
 def user_id(text: str) -> str:
@@ -16,9 +16,9 @@ def user_id(text: str) -> str:
     return _checked(_USER, text)
 
 
-def key_name(text: str) -> str:
-    """1 to 100 printable characters. Raises `BadParameter`."""
-    return _checked(_KEY_NAME, text)
+def name(text: str) -> str:
+    """Of a key, an actor, a projection or a policy: 1 to 100 printable characters. Raises `BadParameter`."""
+    return _checked(_NAME, text)
 
 
 def _checked(rule: TypeAdapter[str], text: str) -> str:

@@ -34,7 +34,10 @@ CANNOT_READ_OR_WRITE = 3
 """The store, the keys or a file cannot be read or written."""
 
 
-UNUSABLE = (StoreUnavailable, LedgerBusy, MasterKeyError, SigningKeyError, ClockBehindLog, MapperDeserialisationError)
+UNUSABLE = (
+    StoreUnavailable, LedgerBusy, MasterKeyError, SigningKeyError, ClockBehindLog, MapperDeserialisationError,
+    TimeoutError,  # of a file that another process holds
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +130,6 @@ def told() -> Iterator[None]:
         raise _ended(BAD_USAGE, error) from error
     except UNUSABLE as error:
         raise _ended(CANNOT_READ_OR_WRITE, error) from error
-    except TimeoutError as error:
-        unknown = TimeoutError("The store does not answer in time; whether it was done is not known. Repeat it.")
-        raise _ended(CANNOT_READ_OR_WRITE, unknown) from error
     except LedgerError as error:
         raise _ended(NO, error) from error
 

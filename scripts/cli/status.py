@@ -7,8 +7,9 @@ import typer
 from projections.parking import resume as resume_parked
 from projections.progress import Standing, status
 from scripts.cli.moments import shown
-from scripts.cli.opening import NO, log_only, service
-from scripts.cli.output import AsJson, print_json, print_table, printable
+from scripts.cli.names import name as checked_name
+from scripts.cli.opening import NO, log_only
+from scripts.cli.output import AsJson, print_json, print_table
 from store.clock import Clock, from_micros
 
 COLUMNS = ("name", "position", "lag_events", "lag_seconds", "parked", "resume")
@@ -30,18 +31,20 @@ def command(as_json: AsJson = False) -> None:
 
 
 def resume(
-    name: Annotated[str, typer.Argument(help="The projection or policy, as `status` shows it.")],
+    name: Annotated[
+        str, typer.Argument(parser=checked_name, metavar="NAME", help="The projection or policy, as `status` shows it.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Let who is parked try again, where it stopped. Nothing is skipped: what made it stop must have been cured."""
-    with service() as opened, opened.database.transaction() as connection:
+    with log_only() as database, database.transaction() as connection:
         resumed = resume_parked(connection, name)
     if as_json:
         print_json({"name": name, "resumed": resumed})
     if not resumed:
-        typer.echo(f"{printable(name)} is not parked.", err=True)
+        typer.echo(f"{name} is not parked.", err=True)
         raise typer.Exit(NO)
-    typer.echo(f"{printable(name)} tries again within a second, once a server runs.", err=True)
+    typer.echo(f"{name} tries again within a second, once a server runs.", err=True)
 
 
 def _row(standing: Standing) -> dict[str, Any]:

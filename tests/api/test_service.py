@@ -13,7 +13,9 @@ from api.service import Service, Stores, durable
 from domain.errors import OutcomeUnknown, StoreUnavailable
 from domain.ledger import Recorded
 from domain.session import Limits
+from store.database import Database as Connections
 from store.master_key import MasterKeyError
+from store.schema import invalidations_index
 from tests.postgres import Database, PostgresCluster
 
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -54,6 +56,19 @@ def test_a_log_that_another_role_owns_is_fine(stores: Stores, caplog: pytest.Log
     open_and_close(stores)
     open_and_close(replace(stores, owner_url=None))
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@ON_POSTGRESQL
+def test_an_index_that_only_the_owner_can_make_is_missed_until_he_has(stores: Stores, caplog: pytest.LogCaptureFixture):
+    open_and_close(stores)
+    owner = Connections(stores.owner_url or "")
+    with owner.transaction() as connection:
+        invalidations_index.drop(connection)
+    owner.close()
+    for owner_url, warned in ((None, True), (stores.owner_url, False), (None, False)):
+        caplog.clear()
+        open_and_close(replace(stores, owner_url=owner_url))
+        assert ("the log lacks an index" in caplog.text) is warned
 
 
 @ON_POSTGRESQL

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import update
 
 from api.service import Service
+from domain.errors import OutcomeUnknown
 from domain.ledger import Request
 from projections.api_keys import ApiKeysProjection, list_keys
 from projections.rebuild import Comparison, rebuild
@@ -16,7 +18,7 @@ from store.clock import to_micros
 from store.recorder import tracked
 from store.schema import tracking
 from tests.clock import NOON, ManualClock
-from tests.store.given import facts
+from tests.store.given import facts, until
 
 OpenService = Callable[..., Service]
 NOON_US = to_micros(NOON)
@@ -63,6 +65,18 @@ def test_making_and_revoking_a_key_are_facts_by_the_operator(service: Service):
 def test_a_key_is_listed_from_its_commit_on_as_it_was_shown(service: Service):
     key, _ = create_key(service.ledger, "gateway", [Scope.USERS_ADMIN], operator())
     assert list_keys(service.database) == [key]
+
+
+def test_a_key_of_which_the_store_says_nothing_is_named_so_that_it_can_be_revoked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    with service.recorder.appending(), monkeypatch.context() as patched, pytest.raises(OutcomeUnknown) as unknown:
+        patched.setattr("store.outcome.PATIENCE_S", 0.2)
+        create_key(service.ledger, "gateway", [Scope.USERS_ADMIN], operator())
+    until(lambda: list_keys(service.database))
+    [key] = list_keys(service.database)
+    assert key.key_id in str(unknown.value)
+    assert revoke_key(service.ledger, key.key_id, operator())
 
 
 def test_revoking_what_is_unknown_or_revoked_records_nothing(service: Service, clock: ManualClock):

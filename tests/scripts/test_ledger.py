@@ -51,8 +51,9 @@ def test_where_nobody_looks_on_a_row_is_a_line_however_long(ledger: Ledger):
 
 def test_revoking_a_key_that_is_not_in_force_says_no(ledger: Ledger):
     ledger("keys", "create", "gateway", "--scope", "sessions:create")
-    ran = ledger("keys", "revoke", "unknown")
+    ran = ledger("keys", "revoke", "unknown", "--json")
     assert (ran.returncode, ran.stderr) == (1, "No key unknown is in force.\n")
+    assert json.loads(ran.stdout) == {"id": "unknown", "revoked": False}
 
 
 def test_a_wrong_call_or_setting_is_told_and_touches_nothing(ledger: Ledger, tmp_path: Path):

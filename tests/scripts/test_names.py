@@ -20,3 +20,15 @@ def test_a_key_has_a_name_that_can_be_read(ledger: Ledger, tmp_path: Path, name:
     ran = ledger("keys", "create", "--scope", "sessions:create", "--", name)
     assert (ran.returncode, "Traceback" in ran.stderr) == (2, False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["keys", "revoke", "--"], ["resume", "--"], ["export", "--format", "csv", "--actor"]],
+    ids=["a key's id", "a follower", "an actor"],
+)
+def test_no_other_name_commands_a_terminal_or_breaks_a_command(ledger: Ledger, tmp_path: Path, command: list[str]):
+    for name in ("\udc80", "\x1b[31m"):
+        ran = ledger(*command, name)
+        assert (ran.returncode, "Traceback" in ran.stderr, "\x1b[31m" in ran.stderr) == (2, False, False)
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 """What a database must promise before it is used, and that readers and the writer stay out of each other's way."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 from sqlalchemy import text
@@ -133,8 +133,15 @@ def test_a_transaction_that_fails_leaves_nothing(opened: Database):
         assert notes(connection) == ["committed"]
 
 
-def test_a_pool_without_a_free_connection_is_a_store_that_is_unavailable(opened: Database, monkeypatch):
-    monkeypatch.setattr(opened._reader.pool, "_timeout", 0.05)
+def test_a_pool_without_a_free_connection_is_a_store_that_is_unavailable_soon(
+    database: Place, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("store.database.CONNECT_TIMEOUT_S", 0.05)
+    with closing(Database(database.url)) as opened, opened.transaction():  # which makes the file
+        exhaust(opened)
+
+
+def exhaust(opened: Database) -> None:
     with ExitStack() as held, pytest.raises(StoreUnavailable):
         for _ in range(100):
             with store_errors():
