@@ -1,6 +1,7 @@
 """Checks the rows of the log one after another, and says what each is the leaf of."""
 
 import hashlib
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -58,14 +59,16 @@ class Checker:
         first, last = self._versions.first, self._versions.last
         expected, latest = self.expected, self._recorded_at
         for position, stream, version, recorded_at, topic, state in rows:
-            if position != expected and not self._leaps(expected, position, hashes):
-                continue
-            expected = position + 1
+            if position != expected:
+                if not self._leaps(expected, position, hashes):
+                    continue
+                expected = position
+            expected += 1
             try:
                 add(sha256(b"\x00" + leaf_of(position, stream, version, recorded_at, topic, state)).digest())
             except WRONGLY_TYPED:
                 add(NO_LEAF)
-                findings.add(position, "a column holds what no event has there")
+                findings.add(expected - 1, "a column holds what no event has there")
                 continue
             if recorded_at < latest:
                 findings.add(position, "recorded before the event in front of it")
@@ -96,8 +99,11 @@ class Checker:
             self.expected = until + 1
         return hashes
 
-    def _leaps(self, expected: int, position: int, hashes: list[bytes]) -> bool:
+    def _leaps(self, expected: int, position: object, hashes: list[bytes]) -> bool:
         """Say what is wrong about a position that was not expected; whether it lies ahead."""
+        if not isinstance(position, int):
+            self.findings.add(expected, f"before it stands a row whose position is {short(position)}")
+            return False
         if position < expected:
             self.findings.add(position, "stands there twice")
             return False
@@ -105,6 +111,11 @@ class Checker:
         self.findings.add(expected, f"{missing}missing")
         hashes.extend([NO_LEAF] * (position - expected))
         return True
+
+
+def short(value: object) -> str:
+    """What a column holds, whatever that is, fit to be shown."""
+    return reprlib.repr(value)
 
 
 def differing(hashes: Sequence[bytes], kept: bytes) -> list[int]:

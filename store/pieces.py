@@ -106,12 +106,15 @@ def piece_of(number: int, hashes: list[bytes], sizes: Sequence[int], differing: 
 
 
 def _differing(log: RawLog, number: int, hashes: list[bytes]) -> Iterator[int]:
+    if not log.columns("tiles"):
+        return
     first = number << (LEVEL - TIER)
     query = "SELECT number, hashes FROM tiles WHERE tier = 0 AND number >= ? AND number < ?"
     for tile, kept in log.ask(query, first, first + (PIECE >> TIER)):
-        begin = (tile - first) * WIDTH
+        begin = int(tile - first) * WIDTH
         part = hashes[begin : begin + WIDTH]
-        yield from (begin + place for place in differing(part, kept if isinstance(kept, bytes) else b""))
+        is_tile = isinstance(tile, int) and isinstance(kept, bytes)
+        yield from (begin + place for place in differing(part, kept if is_tile else b"no tile"))
 
 
 def _recorded_at(log: RawLog, position: int) -> int:

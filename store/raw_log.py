@@ -15,26 +15,40 @@ from store.database import Database, connect_sqlite_reader
 
 COLUMNS = ("position", "stream", "version", "recorded_at", "topic", "state")
 PAGE = 2_048
+STRAYS = 1_000
 
 Row = tuple[Any, ...]
 """The columns of a row; a stream as its 16 bytes."""
 
 
 class Outline(NamedTuple):
-    """The rows of `head`, and the first and the last position that there is, all read in one statement."""
+    """The rows of `head`, and the last position that there is, 0 for none; all read in one statement."""
 
     heads: list[tuple[Any, Any]]
-    first: int | None
-    last: int | None
+    last: int
 
 
 class RawLog(Protocol):
     """One connection, for reading."""
 
+    is_sqlite: bool
+
     def outline(self) -> Outline: ...
 
     def rows(self, after: int, until: int) -> Iterator[list[Row]]:
         """Page by page, in the order of their positions."""
+        ...
+
+    def strays(self, last: int) -> list[Row]:
+        """Position, version and stream of rows where no position is that is behind 0, or none at all; not all."""
+        ...
+
+    def columns(self, table: str) -> list[Row]:
+        """Name, type and whether a value is required, of each column of a table; none where there is no such table."""
+        ...
+
+    def triggers(self) -> set[str]:
+        """The names of the triggers of the log that are at work."""
         ...
 
     def ask(self, sql: str, *arguments: Any) -> list[Row]:
@@ -58,13 +72,19 @@ def raw_log(database: Database) -> Iterator[RawLog]:
 
 
 class SqliteLog:
-    OUTLINE = "SELECT h.position, h.recorded_at, (SELECT min(position) FROM events), (SELECT max(position) FROM events)"
+    is_sqlite = True
+    LAST = "SELECT position FROM events WHERE typeof(position) = 'integer' ORDER BY position DESC LIMIT 1"
+    STRAYS = (  # three questions, as an index answers each
+        "position IS NULL",
+        "position < 1",
+        "position > ? AND typeof(position) <> 'integer'",
+    )
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def outline(self) -> Outline:
-        return _outlined(self.ask(f"{self.OUTLINE} FROM (SELECT 1) LEFT JOIN head h"))
+        return _outlined(self.ask(f"SELECT ({self.LAST}), position, recorded_at FROM (SELECT 1) LEFT JOIN head"))
 
     def rows(self, after: int, until: int) -> Iterator[list[Row]]:
         query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? AND position <= ? ORDER BY position"
@@ -72,22 +92,37 @@ class SqliteLog:
             while page := cursor.fetchmany(PAGE):
                 yield page
 
+    def strays(self, last: int) -> list[Row]:
+        query = f"SELECT position, version, hex(stream) FROM events WHERE %s LIMIT {STRAYS}"
+        return [row for where in self.STRAYS for row in self.ask(query % where, *[last] * where.count("?"))]
+
+    def columns(self, table: str) -> list[Row]:
+        return self.ask('SELECT name, type, "notnull" FROM pragma_table_info(?)', table)
+
+    def triggers(self) -> set[str]:
+        return {name for (name,) in self.ask("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
+
     def ask(self, sql: str, *arguments: Any) -> list[Row]:
         return self._connection.execute(sql, arguments).fetchall()
 
 
 class PostgresqlLog:
+    """Columns are cast to the types that they should have, so that of another type nothing is misread."""
+
+    is_sqlite = False
     COPY = (
-        "COPY (SELECT position, uuid_send(stream), version, recorded_at, topic, state FROM events"
-        " WHERE position > %s AND position <= %s ORDER BY position) TO STDOUT (FORMAT BINARY)"
+        "COPY (SELECT position::int8, uuid_send(stream), version::int8, recorded_at::int8, topic::text, state::bytea"
+        " FROM events WHERE position > %s AND position <= %s ORDER BY position) TO STDOUT (FORMAT BINARY)"
     )
-    TYPES = ("int8", "bytea", "int4", "int8", "text", "bytea")
+    TYPES = ("int8", "bytea", "int8", "int8", "text", "bytea")
+    LAST = "SELECT max(position)::int8 FROM events"
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
     def outline(self) -> Outline:
-        return _outlined(self.ask(f"{SqliteLog.OUTLINE} FROM (SELECT 1) one LEFT JOIN head h ON true"))
+        query = f"SELECT ({self.LAST}), position, recorded_at FROM (SELECT 1) one LEFT JOIN head ON true"
+        return _outlined(self.ask(query))
 
     def rows(self, after: int, until: int) -> Iterator[list[Row]]:
         with self._connection.cursor() as cursor, cursor.copy(self.COPY, (after, until)) as copy:
@@ -101,9 +136,27 @@ class PostgresqlLog:
             if page:
                 yield page
 
+    def strays(self, last: int) -> list[Row]:
+        where = "position IS NULL OR position < 1"
+        return self.ask(f"SELECT position, version, stream FROM events WHERE {where} LIMIT {STRAYS}")
+
+    def columns(self, table: str) -> list[Row]:
+        return self.ask(
+            "SELECT attname::text, upper(format_type(atttypid, atttypmod)), attnotnull FROM pg_attribute"
+            " WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped",
+            table,
+        )
+
+    def triggers(self) -> set[str]:
+        found = self.ask(
+            "SELECT tgname::text FROM pg_trigger WHERE tgenabled IN ('O', 'A')"
+            " AND tgrelid IN (to_regclass('events'), to_regclass('head'))"
+        )
+        return {name for (name,) in found}
+
     def ask(self, sql: str, *arguments: Any) -> list[Row]:
         return self._connection.execute(sql.replace("?", "%s").encode(), arguments).fetchall()
 
 
 def _outlined(rows: list[Row]) -> Outline:
-    return Outline([(row[0], row[1]) for row in rows if row[:2] != (None, None)], rows[0][2], rows[0][3])
+    return Outline([row[1:] for row in rows if row[1:] != (None, None)], rows[0][0] or 0)

@@ -14,10 +14,15 @@ from store.pieces import Piece, Rest, Run, pieces_of, runs_of
 def rehash(
     database: Database, end: int, sizes: Sequence[int], directory: Path, processes: int, told: Callable[[int], None]
 ) -> tuple[list[Piece], list[Rest]]:
-    """Every piece up to the position `end`; `told` hears of the events done. Files are put into `directory`."""
+    """Every piece up to the position `end`; `told` hears of the events done. Files are put into `directory`.
+
+    The processes are forked, as to import everything anew costs each of them more than a second: call it with
+    `processes` above 1 only where no other thread runs.
+    """
     runs = runs_of(end, sizes, processes)
     if len(runs) == 1:
         return _alone(database, runs[0], directory, told)
+    database.discard_connections()  # no process may have those of another
     with ExitStack() as stack:
         begun = [stack.enter_context(_begun(database, run, directory / str(n))) for n, run in enumerate(runs)]
         return _gather(begun, told)

@@ -73,12 +73,13 @@ def reading() -> Iterator[Reading]:
 
 
 @contextmanager
-def log_only() -> Iterator[Database]:
-    """The database of the log and its read models, without any key."""
+def log_only(*, as_it_is: bool = False) -> Iterator[Database]:
+    """The database of the log and its read models, without any key. Its tables must all be there, unless `as_it_is`."""
     with told():
         database = Database(load_settings(os.environ).database_url)
         try:
-            must_be_current(database)
+            if not as_it_is:
+                must_be_current(database)
             with store_errors():
                 yield database
         finally:

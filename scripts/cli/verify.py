@@ -48,7 +48,7 @@ def command(export: Export = None, key: Key = None, checkpoint: Notes = None, as
         print_json(_as_json(report))
     else:
         _tell(report)
-    if not report.is_intact:
+    if not report.is_intact or report.beside:
         raise typer.Exit(NO)
 
 
@@ -68,7 +68,7 @@ def _of_export(export: Path, verifier: Verifier | None, notes: list[Path]) -> Re
 
 
 def _of_database(key: Verifier | None, notes: list[Path]) -> Report:
-    with log_only() as database:
+    with log_only(as_it_is=True) as database:
         path = signing_key_file(load_settings(os.environ))
         verifier = key or SigningKey(path).verifier
         known = [*remembered(memory_of(path), verifier, key is not None), *kept(notes, verifier)]
@@ -102,15 +102,17 @@ def _verified(database: Database, verifier: Verifier, known: list[Signed]) -> Re
             verifier,
             known,
             processes=os.cpu_count() or 1,
-            told=lambda done, total: progress.update(task, completed=done, total=total),
+            told=lambda done, total: progress.update(task, completed=done, total=total, refresh=True),
         )
 
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
+    """Drawn when there is news, and by no thread: the log is read by processes that are forked from this one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    is_shown = console.is_terminal
+    with Progress(*columns, console=console, auto_refresh=False, disable=not is_shown, transient=True) as progress:
         yield progress
 
 
@@ -124,6 +126,7 @@ def _as_json(report: Report) -> dict[str, Any]:
         "first_bad_position": report.findings[0].position if report.findings else None,
         "findings": [finding._asdict() for finding in report.findings],
         "findings_left_out": report.left_out,
+        "beside": report.beside,
     }
 
 
@@ -132,6 +135,8 @@ def _tell(report: Report) -> None:
         typer.echo(f"position {position}: {what}")
     if left_out := len(report.findings[SHOWN:]) + report.left_out:
         typer.echo(f"… and {left_out:,} more")
+    for what in report.beside:
+        typer.echo(f"beside the events: {what}")
     typer.echo(f"{report.events:,} events: {'intact' if report.is_intact else 'NOT intact'}")
     newer = max(report.events - report.sealed, 0)
     if report.events and not report.sealed:

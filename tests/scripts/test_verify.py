@@ -56,6 +56,7 @@ def test_a_log_that_nobody_altered_is_intact(ledger: Ledger):
         "first_bad_position": None,
         "findings": [],
         "findings_left_out": 0,
+        "beside": [],
     }
 
 
@@ -81,6 +82,24 @@ def test_a_log_that_was_cut_behind_the_signers_memory_is_found(ledger: Ledger, v
     ran = ledger("verify")
     assert ran.returncode == 1
     assert ran.stdout.startswith("position 4: missing: the signer's memory was signed at 5\n")
+
+
+@pytest.mark.usefixtures("log")
+def test_a_log_that_nothing_protects_any_more_is_told(ledger: Ledger, var: Path):
+    alter(var, "DROP TABLE checkpoints")
+    ran = ledger("verify")
+    assert ran.returncode == 1
+    assert "beside the events: the table checkpoints is missing\n" in ran.stdout
+    assert "beside the events: the trigger events_no_update, which protects the log, is missing" in ran.stdout
+    assert "6 events: intact\n" in ran.stdout
+
+
+@pytest.mark.usefixtures("log")
+def test_a_log_without_events_cannot_be_read(ledger: Ledger, var: Path):
+    alter(var, "DROP TABLE events")
+    ran = ledger("verify")
+    assert ran.returncode == 3
+    assert "the table events is missing" in ran.stderr
 
 
 def test_an_auditor_needs_the_public_key_and_a_note_only(ledger: Ledger, log: Service, var: Path, tmp_path: Path):

@@ -54,6 +54,17 @@ class Tampering:
     def stream(self, number: int) -> Any:
         return UUID(int=number).bytes if self.is_sqlite else UUID(int=number)
 
+    def loosen(self) -> None:
+        """From now on the log takes any row: twice the same position, or none; on SQLite of any type."""
+        if self.is_sqlite:
+            self.run("ALTER TABLE events RENAME TO events_before")
+            self.run(f"CREATE TABLE events ({', '.join(COLUMNS)})")
+            self.run(f"INSERT INTO events SELECT {', '.join(COLUMNS)} FROM events_before")
+        else:
+            self.run("ALTER TABLE events DROP CONSTRAINT events_pkey")
+            for column in COLUMNS:
+                self.run(f"ALTER TABLE events ALTER {column} DROP NOT NULL")
+
     @contextmanager
     def changed(self, position: int, column: str, value: Any) -> Iterator[None]:
         """One column of one row holds something else."""

@@ -9,13 +9,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
 from api.service import Service
+from domain.errors import StoreUnavailable
 from domain.events import ClientDetails
 from domain.session import Session
 from store import pieces, versions
 from store.checking import Finding
 from store.notes import Signer
 from store.raw_log import COLUMNS
-from store.schema import checkpoints, tiles
+from store.schema import bindings, checkpoints, tiles
 from store.signing import SigningKey
 from store.tree import discard, grow
 from store.verifying import Report, Signed, verify_log
@@ -53,7 +54,15 @@ def log(service: Service, caller: Caller, clock: ManualClock) -> Service:
 
 
 @pytest.fixture
-def owner(log: Service, database: Database) -> Iterator[Tampering]:
+def few(service: Service, caller: Caller) -> Service:
+    """Two events, which are sealed."""
+    result(caller.creates())
+    service.sealer.seal()
+    return service
+
+
+@pytest.fixture
+def owner(service: Service, database: Database) -> Iterator[Tampering]:
     tampering = Tampering(database)
     yield tampering
     tampering.close()
@@ -72,7 +81,7 @@ def named(log: Service) -> list[int]:
 
 
 def test_a_log_that_nobody_altered_is_intact(log: Service):
-    assert verified(log) == Report(EVENTS, EVENTS, 3, [], 0)
+    assert verified(log) == Report(EVENTS, EVENTS, 3, [], 0, [])
     assert verified(log).is_intact
 
 
@@ -266,6 +275,111 @@ def test_a_column_that_became_null_is_a_finding(log: Service, owner: Tampering):
         assert named(log)[0] == 77
         owner.set(77, column, before[0])
     assert verified(log).is_intact
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_row_whose_position_is_none_is_a_finding(log: Service, owner: Tampering):
+    owner.loosen()
+    row = owner.rows()[6]
+    for value, begins in (
+        *(("abc", 0), (b"\x01", 0), (200.5, 201), (0.5, 0), (1e300, 0), (-7.5, 0), ("x" * 10**6, 0)),
+    ):
+        owner.insert((value, *row[1:]))
+        found = verified(log).findings[0]
+        assert found.position == begins
+        assert len(found.what) < 200
+        owner.run("DELETE FROM events WHERE rowid = (SELECT max(rowid) FROM events)")
+    assert verified(log).is_intact
+
+
+def test_a_row_without_a_position_is_a_finding(log: Service, owner: Tampering):
+    """Also one that was signed, and then lost its position."""
+    owner.loosen()
+    owner.insert((None, owner.stream(8), 1, *owner.rows()[6][3:]))
+    assert named(log) == [0]
+    owner.run("UPDATE events SET position = NULL WHERE position = 77")
+    assert named(log)[:2] == [0, 77]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_tile_of_wrong_types_is_a_finding(few: Service, owner: Tampering):
+    for column, value in (("number", 0.5), ("hashes", "text"), ("hashes", None)):
+        owner.run("CREATE TABLE loose AS SELECT * FROM tiles")
+        owner.run("DROP TABLE tiles")
+        owner.run("ALTER TABLE loose RENAME TO tiles")
+        owner.run(f"UPDATE tiles SET {column} = ? WHERE tier = 0 AND number = 0", value)
+        assert "the tiles were altered" in verified(few).findings[0].what
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_note_that_is_no_text_is_a_finding(log: Service, owner: Tampering):
+    owner.run("UPDATE checkpoints SET note = CAST(note || x'ff' AS TEXT) WHERE size = 180")
+    assert named(log) == [180]
+
+
+TYPES = {"position": "bigint", "version": "integer", "topic": "text", "stream": "uuid USING stream::uuid"}
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_column_of_another_type_is_told_as_such(few: Service, owner: Tampering):
+    for column, other in (
+        ("position", "integer"),
+        ("position", "numeric"),
+        ("version", "bigint"),
+        ("topic", "varchar"),
+    ):
+        owner.run(f"ALTER TABLE events ALTER COLUMN {column} TYPE {other}")
+        report = verified(few)
+        assert report.is_intact
+        assert any(f"the table events has the column {column} " in what for what in report.beside)
+        owner.run(f"ALTER TABLE events ALTER COLUMN {column} TYPE {TYPES[column]}")
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_what_cannot_be_read_says_of_which_type_it_is(few: Service, owner: Tampering):
+    for column in ("stream", "position"):
+        owner.run(f"ALTER TABLE events ALTER COLUMN {column} TYPE text")
+        with pytest.raises(StoreUnavailable, match=f"has the column {column} TEXT NOT NULL"):
+            verified(few)
+
+
+# -- what should protect the events, and prove them
+
+
+def test_the_triggers_that_protect_the_log_must_be_at_work(few: Service, database: Database):
+    assert verified(few).beside == []
+    Tampering(database).close()
+    beside = verified(few).beside
+    assert len(beside) == (7 if database.kind == "sqlite" else 4)
+    assert all("which protects the log, is missing or disabled" in what for what in beside)
+
+
+@pytest.mark.parametrize("table", ["checkpoints", "tiles", "bindings"])
+def test_a_table_of_evidence_that_was_dropped_is_told(few: Service, table: str):
+    with few.database.transaction() as connection:
+        connection.exec_driver_sql(f"DROP TABLE {table}")
+    report = verified(few)
+    assert report.is_intact
+    assert f"the table {table} is missing" in report.beside
+
+
+def test_checkpoints_that_were_all_deleted_are_told(few: Service):
+    with few.database.transaction() as connection:
+        connection.execute(checkpoints.delete())
+    [beside] = verified(few).beside
+    assert beside == "no checkpoint is kept that could be believed, and yet something was signed"
+    [beside] = verify_log(few.database, few.signing_key.verifier, []).beside
+    assert beside.startswith("nothing that was signed is known")
+
+
+def test_a_log_is_verified_with_the_key_that_it_is_bound_to(few: Service):
+    other = Signer("session-ledger", Ed25519PrivateKey.generate()).verifier
+    assert (
+        f"the log is bound to b'{few.signing_key.verifier.vkey}'"[:50] in verify_log(few.database, other, []).beside[0]
+    )
+    with few.database.transaction() as connection:
+        connection.execute(bindings.delete().where(bindings.c.name == "signing-key"))
+    assert verified(few).beside[0].startswith("the log is bound to no key")
 
 
 # -- how it is done
