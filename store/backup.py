@@ -5,7 +5,6 @@ place of its own and kept no longer than an erased person may wait. What signs c
 never go back (T-27).
 """
 
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from store.database import Database, connect_sqlite_reader, store_errors
+from store.durable_file import create, sync_directory
 
 PAGES = 4_096  # between two of these Ctrl-C is heard
 
@@ -59,12 +59,12 @@ def back_up(log: Database, keys: Database, master_key_file: Path, directory: Pat
             copy_database(log.path, files.log)
             _copy_keys(keys.path, master_key_file, files)
         for written in (files.keys.parent, draft):
-            _sync(written)
+            sync_directory(written)
         draft.rename(directory)
     except BaseException:
         shutil.rmtree(draft)
         raise
-    _sync(directory.absolute().parent)
+    sync_directory(directory.absolute().parent)
 
 
 def copy_database(source: Path, target: Path) -> None:
@@ -82,13 +82,4 @@ def _copy_keys(keys: Path, master_key: Path, files: Files) -> None:
     while wraps != (wraps := master_key.read_bytes()):
         files.keys.unlink(missing_ok=True)
         copy_database(keys, files.keys)
-    with files.master_key.open("wb") as file:
-        file.write(wraps)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    create(files.master_key, wraps)

@@ -5,7 +5,6 @@ something looks again. It must be one local file for all of them.
 """
 
 import os
-import tempfile
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from domain.errors import StoreUnavailable
+from store import durable_file
 from store.sealing import SealBroken, seal, unseal
 
 KEY_BYTES = 32
@@ -109,15 +109,9 @@ def create(path: Path) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = _draft(path, [new_key()])
-        try:
-            with suppress(FileExistsError):
-                os.link(draft, path)
-        finally:
-            draft.unlink()
-        _sync(path.parent)
+        durable_file.create(path, _lines([new_key()]))
     except OSError as error:
-        raise MasterKeyError(f"{path} cannot be read as a master key: {error}") from error
+        raise MasterKeyError(f"{path} cannot be written as a master key: {error}") from error
 
 
 def replace(path: Path, ring: Sequence[bytes]) -> None:
@@ -127,31 +121,12 @@ def replace(path: Path, ring: Sequence[bytes]) -> None:
     """
     path = path.resolve()
     try:
-        for left in path.parent.glob(f".{path.name}.*"):
-            left.unlink()
-        before, draft = path.stat(), _draft(path, ring)
-        try:
-            os.chown(draft, before.st_uid, before.st_gid)
-            draft.chmod(before.st_mode & 0o7777)
-            draft.rename(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync(path.parent)
+        durable_file.remove_drafts(path)
+        with durable_file.replacing(path) as file:
+            file.write(_lines(ring))
     except OSError as error:
         raise MasterKeyError(f"{path} cannot be written: {error}") from error
 
 
-def _draft(path: Path, ring: Sequence[bytes]) -> Path:
-    """A file beside it, on disk, readable to its owner only."""
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(b"".join(b64encode(key) + b"\n" for key in ring))
-        file.flush()
-        os.fsync(file.fileno())
-    return Path(draft)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+def _lines(ring: Sequence[bytes]) -> bytes:
+    return b"".join(b64encode(key) + b"\n" for key in ring)

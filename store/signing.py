@@ -6,7 +6,6 @@ the database in place is found out: nothing is signed behind it, or inconsistent
 
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import insert, select
 
 from store.database import Database, store_errors
+from store.durable_file import create, replacing
 from store.merkle import EMPTY_ROOT, ProofRefused, check_consistency
 from store.notes import Checkpoint, NoteError, Signer, Verifier
 from store.schema import bindings, head
@@ -89,7 +89,7 @@ class Signing:
             except ProofRefused as error:
                 raise SigningRefused(f"The log is not the one that was signed at {self.last.size}: {error}") from error
         note = self._signer.sign(size, root)
-        _write_durably(self._memory, note)
+        _remember(self._memory, note)
         self.last = Checkpoint(self._signer.verifier.name, size, root)
         return note
 
@@ -148,8 +148,8 @@ def _make(path: Path, origin: str) -> None:
     with _locked(path.parent):
         if not path.exists():
             signer = Signer(origin, Ed25519PrivateKey.generate())
-            _write_durably(memory_of(path), signer.sign(0, EMPTY_ROOT))
-            _write_durably(path, signer.key + "\n")
+            _remember(memory_of(path), signer.sign(0, EMPTY_ROOT))  # also in the place of a lost key's
+            create(path, f"{signer.key}\n".encode())
 
 
 @contextmanager
@@ -175,16 +175,6 @@ def _wait_for(descriptor: int, path: Path) -> None:
             time.sleep(RETRY_S)
 
 
-def _write_durably(path: Path, text: str) -> None:
-    """Whole or not at all, also when the machine stops."""
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(draft).replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def _remember(memory: Path, note: str) -> None:
+    with replacing(memory) as file:
+        file.write(note.encode())

@@ -1,13 +1,11 @@
 """`./scripts/ledger export`: the log, or a part of it, as a file that can be verified, or as one to read."""
 
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -22,6 +20,7 @@ from scripts.cli.names import name, user_id
 from scripts.cli.opening import CANNOT_READ_OR_WRITE, reading
 from scripts.cli.output import AsJson
 from store.clock import to_micros
+from store.durable_file import replacing
 
 
 def command(
@@ -60,7 +59,7 @@ def command(
             events, position = _write(chunks, sys.stdout.buffer.write)
             sys.stdout.buffer.flush()
         else:
-            with whole(output) as file:
+            with replacing(output) as file:
                 events, position = _write(chunks, file.write)
     _say(events, position, form, asked.selection(), as_json=as_json)
 
@@ -71,24 +70,6 @@ def _write(chunks: Iterator[Chunk], write: Callable[[bytes], object]) -> tuple[i
         write(chunk.lines)
         events, position = events + chunk.events, chunk.position
     return events, position
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that has its name only when it is complete and on disk."""
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
 
 
 @contextmanager

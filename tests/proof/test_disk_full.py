@@ -14,8 +14,12 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from domain.errors import StoreUnavailable
 from domain.events import SessionCreated
+from store.backup import back_up
 from store.database import Database as Store
+from store.durable_file import create, replacing
+from store.master_key import MasterKeyError, replace
 from tests.api.client import ADMIN, Api, SignedIn, running, settings_of, settled, told, until
 from tests.api.test_store_down import disk_full as may_not_grow
 from tests.clock import ManualClock
@@ -213,6 +217,30 @@ def test_f_08_a_full_disk_under_the_keys_refuses_only_who_needs_a_new_key(disk: 
         at_rest(api)
         assert_consistent(api.service)
         assert is_whole(api.service.keys_database)
+
+
+def test_f_08_files_beside_a_database_are_as_they_were_or_not_there(disk: Disk, tmp_path: Path):
+    place = tmp_path / "ledger"
+    place.mkdir()
+    with sqlite_api(place, place, place) as api:
+        api.sign_in()
+        log, keys = api.service.database, api.service.keys_database
+        ring, memory = disk.directory / "master.key", disk.directory / "signing.key.last"
+        for file in (ring, memory):
+            file.write_bytes((place / file.name).read_bytes())
+        before = ring.read_bytes(), memory.read_bytes()
+        with disk.full(room=0):
+            there = set(disk.directory.iterdir())
+            with pytest.raises(MasterKeyError, match="cannot be written"):
+                replace(ring, [bytes(32)])
+            with pytest.raises(OSError, match="No space left"), replacing(memory) as file:
+                file.write(b"a note")
+            with pytest.raises(OSError, match="No space left"):
+                create(disk.directory / "signing.key", b"a key")
+            with pytest.raises(StoreUnavailable):
+                back_up(log, keys, place / "master.key", disk.directory / "backup")
+            assert set(disk.directory.iterdir()) == there
+            assert (ring.read_bytes(), memory.read_bytes()) == before
 
 
 @contextmanager

@@ -240,5 +240,5 @@ def test_a_directory_in_the_place_of_the_master_key_is_refused(open_keys: OpenKe
 
 def test_a_place_where_no_master_key_can_be_made_is_refused(open_keys: OpenKeys, master_key_file: Path):
     master_key_file.parent.write_text("a file where a directory should be")
-    with pytest.raises(MasterKeyError, match="cannot be read"):
+    with pytest.raises(MasterKeyError, match="cannot be written"):
         open_keys()
