@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -36,13 +35,12 @@ from api.durations import RequestDurations
 from api.edge import Edge
 from api.errors import install
 from api.guesses import Guesses
-from api.ids import new_uuid7
 from api.long_answers import Places
 from api.openapi import complete_document
+from api.opening import open_service
 from api.presenting import Presenter
-from api.service import Service, Stores, beside
+from api.service import Service
 from api.settings import Settings
-from domain.session import Limits, Timeouts
 from store.clock import Clock
 
 DESCRIPTION = "Records the life of signed-in sessions as events, and says which sessions are active now."
@@ -111,32 +109,6 @@ class Application(FastAPI):
             await self._check(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
-
-
-def open_service(settings: Settings, clock: Clock | None = None) -> Service:
-    """Everything behind HTTP, as the settings say."""
-    stores = Stores(
-        settings.database_url,
-        settings.keys_database_url,
-        Path(settings.master_key_file),
-        settings.database_owner_url,
-        signing_key_file(settings),
-        settings.origin,
-    )
-    return Service(stores, limits(settings), new_uuid7, clock)
-
-
-def signing_key_file(settings: Settings) -> Path:
-    return settings.signing_key_file or beside(settings.master_key_file)
-
-
-def limits(settings: Settings) -> Limits:
-    return Limits(
-        normal=Timeouts(settings.idle_timeout, settings.absolute_timeout),
-        remembered=Timeouts(settings.remember_idle_timeout, settings.remember_absolute_timeout),
-        touch_interval=settings.touch_interval,
-        max_sessions=settings.max_sessions_per_user,
-    )
 
 
 async def _attach(app: FastAPI, service: Service, settings: Settings, cookie: SessionCookie) -> None:

@@ -1,10 +1,9 @@
 """What an auditor asks for, as it comes in a query: by type, user, session, actor and time."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import (
@@ -23,8 +22,7 @@ from starlette.requests import Request
 
 from api.errors import Problem
 from api.schemas import Documented, Moment, UserId
-from domain.events import Fact
-from projections.audit_filter import AuditFilter
+from projections.audit_filter import AuditFilter, event_types
 from store.clock import to_micros
 
 _ACTOR = (
@@ -35,18 +33,6 @@ _ACTOR = (
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 _A_DAY = timedelta(days=1) - timedelta(microseconds=1)
-
-
-@cache
-def event_types() -> tuple[str, ...]:
-    """Every type of event that there is."""
-    return tuple(sorted({fact.TOPIC for fact in _subclasses(Fact) if hasattr(fact, "TOPIC")}))
-
-
-def _subclasses(kind: Any) -> Iterator[Any]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
 
 
 class _EventType:

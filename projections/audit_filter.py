@@ -1,11 +1,14 @@
 """What an auditor asks for: the same question to the audit read model, to the log, and to an export."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+from domain.events import Fact
 from store.recorder import Entry
 
 
@@ -45,3 +48,15 @@ class AuditFilter:
     def text(self) -> str:
         """The same text for the same question."""
         return json.dumps(self.given(), default=str, sort_keys=True)
+
+
+@cache
+def event_types() -> tuple[str, ...]:
+    """Every type of event that there is."""
+    return tuple(sorted({fact.TOPIC for fact in _subclasses(Fact) if hasattr(fact, "TOPIC")}))
+
+
+def _subclasses(kind: Any) -> Iterator[Any]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)

@@ -5,10 +5,10 @@ from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
 
-from api.app import open_service
 from api.credentials import new_token
 from api.devices import device_label
 from api.ids import new_uuid7
+from api.opening import open_service
 from api.service import Service
 from api.settings import Settings
 from domain.errors import UserErased

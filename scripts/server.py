@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 import uvicorn
 
-from api.app import access_tokens, create_app, open_service
+from api.app import access_tokens, create_app
 from api.logs import configure_logging
+from api.opening import open_service
 from api.settings import Settings, SettingsError, load_settings, unknown_settings
 from domain.errors import StoreUnavailable
 from scripts import demo

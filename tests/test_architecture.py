@@ -17,8 +17,8 @@ MAY_IMPORT = {
     "scripts": {"scripts", "api", "projections", "store", "domain"},
 }
 
-# The composition root, the settings themselves, and what a person runs.
-MAY_KNOW_THE_SETTINGS = ("api/app.py", "api/settings.py", "scripts/")
+# The composition root, of which commands need the part without HTTP, the settings, and what a person runs.
+MAY_KNOW_THE_SETTINGS = ("api/app.py", "api/opening.py", "api/settings.py", "scripts/")
 ENVIRONMENT = {"api.settings", "os.environ", "os.environb", "os.getenv", "os.getenvb"}
 
 CHANCE = {"random", "uuid.uuid1", "uuid.uuid4"}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID
 
-from api.app import open_service
 from api.credentials import new_token
 from api.ids import new_uuid7, uuid4
+from api.opening import open_service
 from api.service import Service
 from api.settings import load_settings
 from domain.events import ClientDetails

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from api.app import signing_key_file
+from api.opening import signing_key_file
 from api.settings import Settings, load_settings
 from projections.rebuild import RebuildRunning
 from projections.restoring import Condition, Restored, examine, tried_out

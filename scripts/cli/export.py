@@ -11,8 +11,7 @@ from uuid import UUID
 import typer
 from pydantic_core import to_json
 
-from api.audit_filter import event_types
-from projections.audit_filter import AuditFilter
+from projections.audit_filter import AuditFilter, event_types
 from projections.cloud_events import Unreadable
 from projections.export import Chunk, Format, export
 from scripts.cli.moments import last_moment, moment

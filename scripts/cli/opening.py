@@ -10,7 +10,7 @@ import typer
 from eventsourcing.persistence import MapperDeserialisationError
 from sqlalchemy import inspect
 
-from api.app import open_service
+from api.opening import open_service
 from api.service import Service
 from api.settings import Settings, SettingsError, load_settings
 from domain.errors import LedgerBusy, LedgerError, StoreUnavailable

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from api.app import signing_key_file
+from api.opening import signing_key_file
 from api.settings import load_settings
 from projections.export_check import PartOnly, verify_export
 from scripts.cli.opening import CANNOT_READ_OR_WRITE, NO, log_only, told

@@ -4,10 +4,10 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from api.audit_filter import AuditQuestion, event_types, first_moment, last_moment
+from api.audit_filter import AuditQuestion, first_moment, last_moment
 from api.errors import Problem
 from domain.events import SessionCreated, UserErased
-from projections.audit_filter import AuditFilter
+from projections.audit_filter import AuditFilter, event_types
 from store.clock import to_micros
 
 DAY = datetime(2026, 11, 26, tzinfo=UTC)
