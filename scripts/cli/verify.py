@@ -59,7 +59,7 @@ def _of_export(export: Path, verifier: Verifier | None, notes: list[Path]) -> Re
         signed = kept(notes, verifier)
         try:
             with export.open("rb") as lines:
-                return verify_export(lines, signed)
+                return verify_export(lines, verifier.name, signed)
         except PartOnly as error:
             raise typer.BadParameter(str(error)) from error
         except OSError as error:
