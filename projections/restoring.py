@@ -112,8 +112,9 @@ def _key_faults(restored: Restored) -> Iterator[str]:
 def _read_model_faults(log: Database, found: Condition, told: Told) -> Iterator[str]:
     for name, projection in PROJECTIONS.items():
         try:
-            comparison = rebuild(log, projection, dry_run=True, report=partial(told, name))
-        except (RebuildStopped, Garbled) as error:
+            with store_errors():
+                comparison = rebuild(log, projection, dry_run=True, report=partial(told, name))
+        except RebuildStopped as error:
             yield f"read model {name}: {error}"
             continue
         found.read_models[name] = comparison

@@ -139,7 +139,13 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, NoConnectionFree, PersistenceError, sqlite3.Error) as error:
-        raise StoreUnavailable("The store does not answer or cannot write.") from error
+        raise StoreUnavailable(f"The store does not answer or cannot write: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What the driver says; PostgreSQL names values only below."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return next(iter(str(cause).splitlines()), type(cause).__name__)
 
 
 def _sqlite_writer(path: Path) -> Engine:

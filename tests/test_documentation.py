@@ -16,7 +16,7 @@ from api.app import create_app
 from api.errors import KINDS
 from api.settings import Settings, settings_table
 from domain.events import EndReason, Fact
-from scripts.cli.__main__ import app as ledger
+from scripts.cli.commands import app as ledger
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("domain", "store", "projections", "api", "scripts")

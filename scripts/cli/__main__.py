@@ -4,37 +4,15 @@ import os
 import signal
 import sys
 
-import typer
-
-from scripts.cli import backup, check_restore, checkpoint, export, keys, rebuild, status, verify
-from scripts.cli.as_of import as_of
-from scripts.cli.erase_user import erase_user
-from scripts.cli.opening import CANNOT_READ_OR_WRITE
-from scripts.cli.replay import replay
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,  # it prints local variables, and they may hold people's data
-    help="Operate and audit the session ledger.",
-)
-app.add_typer(keys.app, name="keys")
-app.command("erase-user")(erase_user)
-app.command("replay")(replay)
-app.command("rebuild")(rebuild.command)
-app.command("as-of")(as_of)
-app.command("verify")(verify.command)
-app.command("checkpoint")(checkpoint.command)
-app.command("export")(export.command)
-app.command("backup")(backup.command)
-app.command("check-restore")(check_restore.command)
-app.command("status")(status.command)
-app.command("resume")(status.resume)
-
 
 def main() -> None:
     """A reader who closes the pipe ends this quietly, as he ends `git log`; what cannot be printed is an error."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is imported takes a second, and nothing is begun in it
+    from scripts.cli.commands import app
+    from scripts.cli.opening import CANNOT_READ_OR_WRITE
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.umask(0o077)
     try:
         try:

@@ -1,11 +1,13 @@
 """What was restored is examined: log, keys, who was erased, read models; and what is lost is told."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, select, update
 
+from domain.errors import StoreUnavailable
 from domain.events import ClientDetails
 from projections.restoring import Condition, Restored, examine
 from projections.sessions import SessionsProjection
@@ -159,7 +161,24 @@ def test_an_event_that_cannot_be_folded_is_named(driver: Driver, database: Datab
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_what_is_no_id_where_one_should_be_is_told(driver: Driver, examined: Examine):
+def test_a_database_that_cannot_be_written_is_no_fault_of_what_is_in_it(
+    driver: Driver, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    service = driver.service
+    monkeypatch.setattr(store_database, "BUSY_TIMEOUT_MS", 50)
+    with closing(store_database.Database(database.url)) as log, service.recorder.appending():
+        restored = Restored(log, service.keys_database, tmp_path / "master.key")
+        with pytest.raises(StoreUnavailable, match="database is locked"):
+            examine(restored, service.signing_key.verifier, None, [])
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_what_is_no_id_where_one_should_be_is_told(driver: Driver, database: Database, examined: Examine):
     with driver.service.database.transaction() as connection:
         connection.exec_driver_sql("INSERT INTO erasures VALUES ('abc', 1)")
-    assert examined().faults == ["read model sessions: The database is damaged: b'abc' stands where an id should."]
+    [fault] = examined().faults
+    assert fault.startswith("read model sessions: 1 rows are not what the log says, as erasures abc")
+    owner = Tampering(database)
+    owner.set(1, "stream", b"abc")
+    owner.close()
+    assert "The database is damaged: b'abc' stands where an id should." in examined().faults

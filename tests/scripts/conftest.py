@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api.service import Service
-from scripts.cli.__main__ import app
+from scripts.cli.commands import app
 from tests.postgres import Database
 from tests.projections.driver import Driver
 

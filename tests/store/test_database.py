@@ -141,6 +141,13 @@ def test_a_pool_without_a_free_connection_is_a_store_that_is_unavailable_soon(
         exhaust(opened)
 
 
+@SQLITE
+def test_what_a_database_says_is_told(opened: Database):
+    told = pytest.raises(StoreUnavailable, match=r"cannot write: no such table: nowhere$")
+    with told, store_errors(), opened.reading() as connection:
+        connection.execute(text("SELECT 1 FROM nowhere"))
+
+
 def exhaust(opened: Database) -> None:
     with ExitStack() as held, pytest.raises(StoreUnavailable):
         for _ in range(100):
