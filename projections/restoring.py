@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,17 +46,19 @@ class Restored(NamedTuple):
 
 @contextmanager
 def tried_out(files: Files, keys_before: Database | None) -> Iterator[Restored]:
-    """A backup, which stays as it is: its log is copied into the directory for temporary files."""
-    with (
-        closing(Database(f"sqlite:///{files.keys}")) as keys,
-        tempfile.TemporaryDirectory("-check-restore") as directory,
-    ):
-        copy = Path(directory, files.log.name)
-        keys.must_exist()
+    """A backup, which stays as it is: its log is copied into the directory for temporary files.
+
+    Raises `StoreUnavailable` for a backup that is not there, and where there is no room.
+    """
+    with ExitStack() as opened:
+        original, keys = (opened.enter_context(closing(Database(f"sqlite:///{f}"))) for f in (files.log, files.keys))
+        for database in (original, keys):
+            database.must_exist()
+        copy = Path(opened.enter_context(tempfile.TemporaryDirectory("-check-restore")), files.log.name)
         with store_errors():
             copy_database(files.log, copy)
-        with closing(Database(f"sqlite:///{copy}")) as log:
-            yield Restored(log, keys, files.master_key, keys_before)
+        log = opened.enter_context(closing(Database(f"sqlite:///{copy}")))
+        yield Restored(log, keys, files.master_key, keys_before)
 
 
 def examine(

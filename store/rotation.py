@@ -44,7 +44,10 @@ class _Wrapped(NamedTuple):
 
 
 def rotate_master(keys: KeyStore, report: Report = lambda done, total: None) -> Rotated:
-    """Rotate; one at a time. Raises `MasterKeyError`, and leaves the old key in the file, when a key does not open."""
+    """Rotate; one at a time. Raises `MasterKeyError`, and leaves the old key in the file, when a key does not open.
+
+    Also when the file is not as this run has left it: who has lost the lead takes nothing from whoever has it now.
+    """
     path = keys.master.path
     ring = read_ring(path)
     keys.check_ring(ring)
@@ -58,6 +61,10 @@ def rotate_master(keys: KeyStore, report: Report = lambda done, total: None) -> 
     while changed := _pass(keys, ring, report):
         rotated += changed
     reach(Failpoint.BEFORE_OLD_MASTER_LEAVES)
+    if read_ring(path) != ring:
+        raise MasterKeyError(
+            f"{path} was changed by somebody else meanwhile. Nothing was taken out of it: run it again."
+        )
     replace(path, ring[:1])
     return Rotated(rotated, resumed)
 

@@ -101,7 +101,7 @@ def test_without_the_signing_key_the_log_says_who_signed_it(beside: Ledger, back
 def test_what_is_not_there_cannot_be_checked(beside: Ledger, driver: Driver, tmp_path: Path):
     driver.sign_in()
     ran = beside("check-restore", str(tmp_path / "nowhere"))
-    assert (ran.returncode, ran.stderr) == (3, f"There is no database at {tmp_path}/nowhere/keys/keys.db.\n")
+    assert (ran.returncode, ran.stderr) == (3, f"There is no database at {tmp_path}/nowhere/ledger.db.\n")
     assert not (tmp_path / "nowhere").exists()
 
 

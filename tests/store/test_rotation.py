@@ -11,7 +11,7 @@ import pytest
 from domain.errors import StoreUnavailable
 from store.failpoints import Failpoint
 from store.keys import KeyStore, secrets, user_keys
-from store.master_key import MasterKeyError, read_ring
+from store.master_key import MasterKeyError, read_ring, replace
 from store.rotation import PAGE, rotate_master
 from store.sealing import SealBroken, unseal
 from tests.postgres import Database as Place
@@ -221,6 +221,24 @@ def test_a_key_that_opens_with_neither_stops_it_and_both_master_keys_stay(keys: 
     with pytest.raises(MasterKeyError, match=f"The key {stream} opens with no key"):
         rotate_master(keys)
     assert read_ring(master_key_file)[1:] == (old,)
+
+
+def test_what_another_rotation_has_put_into_the_file_meanwhile_is_not_taken_out_of_it(
+    keys: KeyStore, master_key_file: Path
+):
+    """As on PostgreSQL where the connection that held the lead was cut, and somebody else took it."""
+    made(keys, 3)
+    [old] = read_ring(master_key_file)
+
+    def another_one_begins(done: int, total: int) -> None:
+        others = (bytes(32), *read_ring(master_key_file)) if len(read_ring(master_key_file)) == 2 else None
+        if others:
+            replace(master_key_file, others)
+
+    with pytest.raises(MasterKeyError, match="was changed by somebody else"):
+        rotate_master(keys, another_one_begins)
+    ring = read_ring(master_key_file)
+    assert (ring[0], ring[2]) == (bytes(32), old)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"short\n", b64encode(bytes(32)) + b"\nshort\n", b"\xff" * 44])
