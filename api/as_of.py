@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from api.audit_access import note_access
 from api.credentials import Authorized
-from api.errors import Problem
 from api.listing import Asked
+from api.parameters import refused
 from api.presenting import Presenter
 from api.schemas import Json, MomentInUrl
 from api.service import Service
@@ -37,7 +37,7 @@ AnyListing = Annotated[AskedOfUser, Query()]
 async def sessions_then(http: Request, asked: AskedOfUser, moment: datetime, user_id: str, by: Authorized) -> Json:
     """The members of a `SessionList`, with the place in the log that they were read at."""
     if asked.model_fields_set != {"as_of"}:
-        raise _refused("goes with no other parameter")
+        raise refused("as_of", "goes with no other parameter")
     service: Service = http.app.state.service
     stream = service.keys.pseudonym(user_id)
 
@@ -50,13 +50,9 @@ async def sessions_then(http: Request, asked: AskedOfUser, moment: datetime, use
     try:
         then, views = await service.long_reads.run(read)
     except NotYet as error:
-        raise _refused("lies in the future") from error
+        raise refused("as_of", "lies in the future") from error
     presenter: Presenter = http.app.state.presenter
     if not by.scopes & {Scope.USERS_ADMIN, Scope.AUDIT_PERSONAL}:  # T-25
         views = [view._replace(client=None) for view in views]
     sessions = await presenter.history(views, by.session_id)
     return Json({"sessions": sessions, "as_of": then.moment, "position": str(then.position)})
-
-
-def _refused(detail: str) -> Problem:
-    return Problem("invalid-request", f"as_of: {detail}", errors=[{"parameter": "as_of", "detail": detail}])

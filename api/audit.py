@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
@@ -11,13 +10,14 @@ from sqlalchemy import Connection
 from starlette.requests import Request as HttpRequest
 
 from api.audit_access import note_access, sees_people
-from api.audit_filter import AuditQuestion, EventQuestion, refuse_doubled, refused
+from api.audit_filter import AuditQuestion, EventQuestion
 from api.audit_presenting import AuditPresenter
 from api.body import StrictRoute
 from api.credentials import Authorized, Needs
 from api.cursors import Cursors
 from api.errors import Problem, problem_responses
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
+from api.parameters import PlainDigits, Uuid, refused
 from api.schemas import AuditEventAnswer, AuditEventTypes, AuditPage, Json
 from api.service import Service
 from api.users import Id
@@ -39,10 +39,10 @@ _PROBLEMS = (*USER_PROBLEMS, "busy")
 class Paging(BaseModel):
     """Which page of an answer: by `cursor`, or, near its beginning, by number."""
 
-    page: int | None = Field(
-        None, ge=1, le=DEEPEST, description="Which page; only the first 10,000 rows are had so.", examples=[None]
+    page: Annotated[int, Field(ge=1, le=DEEPEST), PlainDigits] | None = Field(
+        None, description="Which page; only the first 10,000 rows are had so.", examples=[None]
     )
-    limit: int = Field(50, ge=1, le=100, description="Rows of a page.")
+    limit: Annotated[int, Field(ge=1, le=100), PlainDigits] = Field(50, description="Rows of a page.")
     cursor: str | None = Field(None, max_length=64, description="From the `Link` of the page before.", examples=[None])
 
     def offset(self) -> int:
@@ -89,7 +89,7 @@ async def count_audit_events(http: HttpRequest, by: Auditor) -> Json:
 async def read_audit_event(
     http: HttpRequest,
     by: Auditor,
-    event_id: Annotated[UUID, Path(description="Its `id`.", examples=["01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a10"])],
+    event_id: Annotated[Uuid, Path(description="Its `id`.", examples=["01936f0e-8f5a-7c11-9d3e-5a1f0c2b7a10"])],
 ) -> Json:
     """One event, by its id."""
     presenter: AuditPresenter = http.app.state.audit_presenter
@@ -145,7 +145,6 @@ async def _ask(
     http: HttpRequest, by: Authorized, read: Callable[[Connection], T], call: str, **asked: Any
 ) -> tuple[T, Freshness]:
     """Record who asks what, then read. Raises `StoreUnavailable`, also when the first fails, and `LedgerBusy`."""
-    refuse_doubled(http)
     service: Service = http.app.state.service
 
     def recorded(connection: Connection) -> tuple[T, Freshness]:

@@ -18,9 +18,8 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
-from starlette.requests import Request
 
-from api.errors import Problem
+from api.parameters import Uuid, refused
 from api.schemas import Documented, Moment, UserId
 from projections.audit_filter import AuditFilter, event_types
 from store.clock import to_micros
@@ -83,7 +82,7 @@ class EventQuestion(BaseModel):
     event_type: Annotated[str, AfterValidator(_known), _EventType()] | None = Field(
         None, description="One type of event.", examples=["SessionCreated"]
     )
-    session_id: UUID | None = Field(
+    session_id: Uuid | None = Field(
         None, description="Which session they are about.", examples=["6f1c7a52-93f4-4f0e-9d7b-0c6a7e1f2b3d"]
     )
     actor: Annotated[str, StringConstraints(pattern=_ACTOR)] | None = Field(
@@ -120,16 +119,3 @@ class AuditQuestion(EventQuestion):
     def asks(self, pseudonym: Callable[[str], UUID]) -> AuditFilter:
         """The same for the read model. Raises `invalid-request` for a start after the end."""
         return self.about(pseudonym(self.user_id) if self.user_id is not None else None)
-
-
-def refuse_doubled(http: Request) -> None:
-    """Of a parameter that comes twice, nothing says which one was meant."""
-    names = [name for name, _ in http.query_params.multi_items()]
-    for name in names:
-        if names.count(name) > 1:
-            raise refused(name, "occurs twice")
-
-
-def refused(parameter: str, detail: str) -> Problem:
-    fault = {"parameter": parameter, "detail": detail}
-    return Problem("invalid-request", f"{parameter}: {detail}", errors=[fault])

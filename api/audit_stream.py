@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
 from pydantic_core import to_json
@@ -13,12 +12,13 @@ from starlette.responses import Response
 
 from api.audit import Auditor
 from api.audit_access import note_access, sees_people
-from api.audit_filter import AuditQuestion, refuse_doubled
+from api.audit_filter import AuditQuestion
 from api.audit_presenting import AuditPresenter
 from api.audit_streams import AuditStreams
 from api.body import StrictRoute
 from api.credentials import Authorized, still_holds
 from api.errors import Problem, problem_responses
+from api.ids import uuid_of
 from api.long_answers import CHECK_S, LongAnswer
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
 from api.service import Service
@@ -51,7 +51,6 @@ async def stream_audit(
 
     It begins behind `Last-Event-ID`, or else at `start_date`, or else now. It ends when the credential does.
     """
-    refuse_doubled(http)
     service: Service = http.app.state.service
     streams: AuditStreams = http.app.state.audit_streams
     wanted = asked.asks(service.keys.pseudonym)
@@ -69,7 +68,7 @@ def _beginning(connection: Connection, last_event_id: str | None, wanted: AuditF
     """The position that the stream begins behind."""
     if last_event_id is not None:
         try:
-            row = by_event_id(connection, UUID(last_event_id))
+            row = by_event_id(connection, uuid_of(last_event_id))
         except ValueError:
             row = None
         if row is None:

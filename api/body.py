@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.errors import Problem
+from api.parameters import KnownParameters
 
 MAX_DEPTH = 16
 MAX_DIGITS = 19  # a signed 64-bit integer has no more
@@ -35,7 +35,7 @@ def accepts_form(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-class StrictRoute(APIRoute):
+class StrictRoute(KnownParameters):
     """A route whose body, if there is one, is JSON that passes `parse_json`, and a problem otherwise.
 
     It is read before FastAPI reads it, because FastAPI turns whatever is raised meanwhile into a 400 of its own.

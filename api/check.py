@@ -25,8 +25,8 @@ class SessionCheck:
         self._state = state
 
     def takes(self, scope: Scope) -> bool:
-        """Whether this is a check. One that brings a body is left to the route, which judges bodies."""
-        return scope["path"] == PATH and scope["method"] == "GET" and not _brings_body(scope)
+        """Whether this is a check. What brings a body or a query is left to the route, which judges both."""
+        return scope["path"] == PATH and scope["method"] == "GET" and not (scope["query_string"] or _brings_body(scope))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self

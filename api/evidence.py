@@ -9,11 +9,11 @@ from sqlalchemy import Connection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from api.audit_filter import refuse_doubled, refused
 from api.body import StrictRoute
 from api.credentials import Authorized, Needs
 from api.errors import Problem, problem_responses
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
+from api.parameters import PlainDigits, refused
 from api.schemas import ConsistencyProof, InclusionProof
 from api.service import Service
 from domain.errors import StoreUnavailable
@@ -29,9 +29,13 @@ router = APIRouter(
 )
 
 Auditor = Annotated[Authorized, Depends(Needs(Scope.AUDIT_READ))]
-Position = Annotated[int, Query(ge=1, le=LARGEST, description="Of an event in the log.", examples=[1])]
-From = Annotated[int, Query(alias="from", ge=1, le=LARGEST, description="The smaller size of the log.", examples=[1])]
-To = Annotated[int, Query(ge=1, le=LARGEST, description="The larger size, at most the checkpoint's.", examples=[2])]
+Position = Annotated[int, Query(ge=1, le=LARGEST, description="Of an event in the log.", examples=[1]), PlainDigits]
+From = Annotated[
+    int, Query(alias="from", ge=1, le=LARGEST, description="The smaller size of the log.", examples=[1]), PlainDigits
+]
+To = Annotated[
+    int, Query(ge=1, le=LARGEST, description="The larger size, at most the checkpoint's.", examples=[2]), PlainDigits
+]
 
 PLAIN = "text/plain; charset=utf-8"
 _PLAIN: dict[int | str, Any] = {200: {"content": {PLAIN: {"schema": {"type": "string"}}}}}
@@ -61,7 +65,6 @@ async def read_checkpoint(http: HttpRequest, by: Auditor) -> Response:
             responses=_documented("no-checkpoint", "position-not-sealed"), openapi_extra=BEARER)  # fmt: skip
 async def prove_inclusion(http: HttpRequest, by: Auditor, position: Position) -> InclusionProof:
     """Shows that the event at this position is one of those that the newest checkpoint signed (RFC 6962 §2.1.1)."""
-    refuse_doubled(http)
     service: Service = http.app.state.service
     return await service.long_reads.run(lambda connection: _inclusion(connection, position))
 
@@ -70,7 +73,6 @@ async def prove_inclusion(http: HttpRequest, by: Auditor, position: Position) ->
             responses=_documented("no-checkpoint", "position-not-sealed"), openapi_extra=BEARER)  # fmt: skip
 async def prove_consistency(http: HttpRequest, by: Auditor, first: From, to: To) -> ConsistencyProof:
     """Shows that the log of the larger size begins with that of the smaller one, unaltered (RFC 6962 §2.1.2)."""
-    refuse_doubled(http)
     if first > to:
         raise refused("from", "is larger than to")
     service: Service = http.app.state.service

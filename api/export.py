@@ -11,12 +11,13 @@ from pydantic import Field
 from starlette.requests import Request as HttpRequest
 
 from api.audit_access import note_access
-from api.audit_filter import AuditQuestion, refuse_doubled
+from api.audit_filter import AuditQuestion
 from api.body import StrictRoute
 from api.credentials import Authorized, Needs, still_holds
 from api.errors import problem_responses
 from api.long_answers import BrokenOff, LongAnswer, Places
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
+from api.parameters import PlainDigits
 from api.service import Service
 from domain.errors import LedgerError
 from projections.cloud_events import Unreadable
@@ -41,7 +42,9 @@ class ExportQuestion(AuditQuestion):
     format: Format = Field(
         Format.NDJSON, description="CloudEvents with the leaf bytes, which can be verified; or a table, for reading."
     )
-    after: int = Field(0, ge=0, le=2**63 - 1, description="Go on behind this position: that of the last whole line.")
+    after: Annotated[int, Field(ge=0, le=2**63 - 1), PlainDigits] = Field(
+        0, description="Go on behind this position: that of the last whole line."
+    )
 
 
 _ANSWER: dict[int | str, Any] = {
@@ -70,7 +73,6 @@ async def export_audit(
     asked: Annotated[ExportQuestion, Query()],
 ) -> StreamingResponse:
     """Every event that fits, whatever their number. What is personal stays sealed, for everybody."""
-    refuse_doubled(http)
     service: Service = http.app.state.service
     wanted = asked.asks(service.keys.pseudonym)
     told = {"format": asked.format, "after": asked.after or None, **wanted.given()}

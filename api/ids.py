@@ -1,5 +1,6 @@
 """Identifiers (RFC 9562): time-ordered UUIDv7 for facts and requests, random UUIDv4 for sessions. Never secrets."""
 
+import re
 import threading
 import time
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from store.noise import noise
 
 _TAIL = (1 << 62) - 1
+_WRITTEN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> UUID:
@@ -24,6 +26,13 @@ def new_uuid7() -> UUID:
 def uuid4() -> UUID:
     """A random id (RFC 9562 §5.4), 122 bits of chance."""
     return UUID(bytes=noise(16), version=4)
+
+
+def uuid_of(text: str) -> UUID:
+    """The UUID that is written so, in the one form of RFC 9562 §4. Raises ValueError."""
+    if not _WRITTEN.fullmatch(text):
+        raise ValueError("not a UUID in hexadecimal digits and hyphens")
+    return UUID(text)
 
 
 def _laid_out(tick: int, random_bits: int) -> UUID:

@@ -11,13 +11,16 @@ from api.credentials import Needs, Token
 from api.errors import Problem, problem_responses
 from api.forms import read_form
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
+from api.parameters import KnownParameters
 from api.schemas import TOKEN_EXAMPLE, Introspection
 from projections.session_views import SessionView
 from store.api_keys import Scope
 
-router = APIRouter(prefix="/oauth2", tags=["services"], generate_unique_id_function=operation_id)
+router = APIRouter(
+    prefix="/oauth2", tags=["services"], route_class=KnownParameters, generate_unique_id_function=operation_id
+)
 
-_PROBLEMS = ("malformed-form", *(kind for kind in USER_PROBLEMS if kind not in ("malformed-json", "invalid-request")))
+_PROBLEMS = ("malformed-form", *(kind for kind in USER_PROBLEMS if kind != "malformed-json"))
 
 _FORM = {
     "required": True,

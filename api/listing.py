@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from api.cursors import Cursors
+from api.parameters import PlainDigits
 from api.presenting import Presenter
 from api.schemas import Json
 from projections.session_views import SessionQueries
@@ -22,7 +23,7 @@ class Asked(BaseModel):
     """What a list asks for: `status`, and for the history `limit` and `cursor`."""
 
     status: Status = Field("active", description="Which sessions; the active ones are never paged.")
-    limit: int = Field(50, ge=1, le=100, description="Rows of a page of the history.")
+    limit: Annotated[int, Field(ge=1, le=100), PlainDigits] = Field(50, description="Rows of a page of the history.")
     cursor: str | None = Field(None, max_length=64, description="From the `Link` of the page before.", examples=[None])
 
 

@@ -17,7 +17,7 @@ from api.cookies import SessionCookie
 from api.credentials import Authorized, Needs, User, new_token
 from api.devices import clean_user_agent, device_label
 from api.errors import Problem, problem_responses
-from api.ids import uuid4
+from api.ids import uuid4, uuid_of
 from api.listing import Listing, sessions_of
 from api.openapi import BEARER, SESSION, USER_PROBLEMS, WRITING, operation_id
 from api.schemas import (
@@ -157,10 +157,9 @@ async def revoke_session(http: HttpRequest, response: Response, user: User, sess
 async def owned_session(sessions: SessionQueries, stream: UUID, session_id: str) -> SessionView:
     """A session of this user, active or ended. Raises `SessionNotFound` for every other id alike (API-03)."""
     try:
-        wanted = UUID(session_id)
+        view = await sessions.of_user(stream, uuid_of(session_id))
     except ValueError:
-        wanted = None
-    view = await sessions.of_user(stream, wanted) if wanted and str(wanted) == session_id.lower() else None
+        view = None
     if view is None:
         raise SessionNotFound(session_id)
     return view

@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from api.as_of import AnyListing, sessions_then
 from api.body import StrictRoute
 from api.credentials import Authorized, Needs, insufficient
-from api.errors import problem_responses
+from api.errors import Problem, problem_responses
 from api.listing import sessions_of
 from api.openapi import BEARER, USER_PROBLEMS, WRITING, operation_id
 from api.schemas import ErasedUser, Json, Message, RevokedSessions, SessionList, UserId, UserState
@@ -27,7 +27,7 @@ class _UserId(PathConvertor):
 
 
 class _ErasableId(PathConvertor):
-    """The rest of the path, unless it may be a slip in another call's path: `alice/sessions/`, `alice/`."""
+    """The rest of the path, unless it is another call's path, or a slip in one: `alice/sessions/`, `alice/`."""
 
     regex = "(?is:(?!(?:.*/)?(?:sessions|audit|disable|enable)(?:/|$))(?:.*[^/])?)"
 
@@ -107,9 +107,17 @@ async def erase_user(http: HttpRequest, user_id: Id, by: Admin) -> ErasedUser:
     """Forget the user for good: his sessions end, his key is destroyed, and he is never let in again.
 
     It is done when this answers; repeating it changes nothing. A user who is unknown here is refused from then on, too.
-    An id that reads like the path of another call (`alice/sessions/`) is erased by `./scripts/ledger erase-user` only.
+    A slash in the id must come as `%2F`: a slip in another call's path, as in `alice/sessions/`, erases nobody. An id
+    that reads like such a path (`alice/sessions`) is erased by `./scripts/ledger erase-user` only.
     """
+    _refuse_segments(http)
     service = http.app.state.service
     await durable(service.ledger.erase_user(user_id, await by.command()))
     await asyncio.to_thread(service.erasure.carry_out, service.keys.pseudonym(user_id))
     return ErasedUser(message="User erased", user_id=user_id, erased=True)
+
+
+def _refuse_segments(http: HttpRequest) -> None:
+    """An id that cannot be undone with is one segment of the path as it was sent, before any `%2F` was decoded."""
+    if http.scope["raw_path"].removeprefix(b"/api/users/").count(b"/"):
+        raise Problem("not-found")
