@@ -1,6 +1,5 @@
 """The threats that are met at the edge. Each has a test that is named after it, here or beside its subject."""
 
-import gc
 import hmac
 import json
 import os
@@ -10,7 +9,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -119,12 +118,12 @@ def of_user(api: Api, user_id: str) -> list[str]:
 
 
 @ON_SQLITE
-def test_t_03_another_users_session_is_not_even_read(api: Api):
+def test_t_03_another_users_session_is_not_even_read(asked: list[str], api: Api):
     alice, bob = api.sign_in(), api.sign_in("bob")
     for path, headers in (("/api/sessions/", alice.bearer), ("/api/users/alice/sessions/", ADMIN)):
-        with statements() as asked:
-            assert told(api.delete(f"{path}{bob.id}", headers)) == (404, "session-not-found")
-        [by_id] = [statement for statement in asked if bob.id.replace("-", "") in statement.lower()]
+        asked.clear()
+        assert told(api.delete(f"{path}{bob.id}", headers)) == (404, "session-not-found")
+        [by_id] = [s for s in asked if s.startswith("SELECT") and bob.id.replace("-", "") in s.lower()]
         assert api.service.keys.pseudonym("alice").hex in by_id.lower()
 
 
@@ -229,27 +228,30 @@ def test_t_09_what_is_said_to_have_been_forwarded_decides_nothing(api: Api):
 # -- T-12: what the time tells
 
 
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """What SQLite is asked meanwhile, with the values, on whatever connection."""
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What SQLite is asked from now on, with the values, on whatever connection is opened.
+
+    Each is traced from its start. Later it would wait, with the interpreter's lock, for a statement of another thread,
+    which waits for that lock to tell of itself.
+    """
     asked: list[str] = []
-    connections = [thing for thing in gc.get_objects() if isinstance(thing, sqlite3.Connection)]
-    trace(connections, asked.append)
-    yield asked
-    trace(connections, None)
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(asked.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    return asked
 
 
-def trace(connections: list[sqlite3.Connection], tell: Callable[[str], None] | None) -> None:
-    for connection in connections:
-        with suppress(sqlite3.ProgrammingError):  # closed, by another test perhaps
-            connection.set_trace_callback(tell)
-
-
-def look_ups(api: Api, headers: Headers, path: str = "/api/auth/session") -> list[str]:
+def look_ups(asked: list[str], api: Api, headers: Headers, path: str = "/api/auth/session") -> list[str]:
     """The statements that look for a credential."""
-    with statements() as asked:
-        api.get(path, headers)
-    return [statement for statement in asked if "token_hash" in statement or "api_keys" in statement]
+    asked.clear()
+    api.get(path, headers)
+    return [statement for statement in asked if re.match("SELECT.*(token_hash|api_keys)", statement, re.DOTALL)]
 
 
 def without_values(asked: list[str]) -> list[str]:
@@ -257,31 +259,31 @@ def without_values(asked: list[str]) -> list[str]:
 
 
 @ON_SQLITE
-def test_t_12_a_token_is_looked_up_by_its_digest_with_the_same_work_whatever_it_is(api: Api):
+def test_t_12_a_token_is_looked_up_by_its_digest_with_the_same_work_whatever_it_is(asked: list[str], api: Api):
     alice = api.sign_in()
     near = alice.token[:-2] + ("AA" if alice.token[-2:] != "AA" else "BA")
-    known = look_ups(api, alice.bearer)
+    known = look_ups(asked, api, alice.bearer)
     for token in (near, "A" * 43, ended(api).token, expired(api).token, barred(api).token, alice.token):
         for headers in (bearer(token), by_cookie(token)):
-            asked = look_ups(api, headers)
-            assert len(asked) == 1
-            assert digest(token).hex() in asked[0].lower()
-            assert token not in asked[0]
-            assert without_values(asked) == without_values(known)
+            found = look_ups(asked, api, headers)
+            assert len(found) == 1
+            assert digest(token).hex() in found[0].lower()
+            assert token not in found[0]
+            assert without_values(found) == without_values(known)
 
 
 @ON_SQLITE
-def test_t_12_a_key_is_looked_up_by_its_digest_with_the_same_work_whatever_it_is(api: Api):
+def test_t_12_a_key_is_looked_up_by_its_digest_with_the_same_work_whatever_it_is(asked: list[str], api: Api):
     path = "/api/users/alice/sessions"
     (_, good), (revoked, bad) = api.key(Scope.USERS_ADMIN), api.key(Scope.USERS_ADMIN)
     api.revoke_key(revoked)
-    known = look_ups(api, bearer(good), path)
+    known = look_ups(asked, api, bearer(good), path)
     for secret in (good, bad, good[:-1] + "_", PREFIX, PREFIX + "A" * 43):
-        asked = look_ups(api, bearer(secret), path)
-        assert len(asked) == 1
-        assert digest(secret).hex() in asked[0].lower()
-        assert secret == PREFIX or secret not in asked[0]
-        assert without_values(asked) == without_values(known)
+        found = look_ups(asked, api, bearer(secret), path)
+        assert len(found) == 1
+        assert digest(secret).hex() in found[0].lower()
+        assert secret == PREFIX or secret not in found[0]
+        assert without_values(found) == without_values(known)
 
 
 @ON_SQLITE
