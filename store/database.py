@@ -184,11 +184,8 @@ def _sqlite_reader(path: Path) -> Engine:
 
 
 def connect_sqlite_reader(path: Path, *, converted: bool = True) -> sqlite3.Connection:
-    """A read-only connection of its own, outside any pool. Not converted, a stream is bytes, and any text is read."""
-    connection = _connect_sqlite(f"file:{_uri(path)}?mode=ro", sqlite3.PARSE_DECLTYPES if converted else 0)
-    if not converted:
-        connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-    return connection
+    """A read-only connection of its own, outside any pool. Not converted, a stream is bytes."""
+    return _connect_sqlite(f"file:{_uri(path)}?mode=ro", sqlite3.PARSE_DECLTYPES if converted else 0)
 
 
 def read_any_text(connection: Connection) -> None:

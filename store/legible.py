@@ -19,10 +19,10 @@ from eventsourcing.utils import resolve_topic
 from domain.events import ClientDetails, EndReason, Fact, Sealed
 from store.sealing import FieldType, field_types
 
-_TEXT = rb'"[ !#-\[\]-~]*"'
+_TEXT = rb'"[ !#-\[\]-~]*+"'
 _NUMBER = rb"(?:0|[1-9]\d{0,16})"
 _ID = rb'"([^"]{32})"'
-_BYTES = rb'"([^"]*)"'
+_BYTES = rb'"([^"]*+)"'
 
 _PATTERNS: dict[Any, bytes] = {
     str: _TEXT,

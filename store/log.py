@@ -123,7 +123,7 @@ def leaf_of(position: int, stream: bytes, version: int, recorded_at: int, topic:
     if len(stream) != 16:
         raise ValueError("A stream is 16 bytes.")
     head = _FIXED.pack(8, position, 16, stream, 8, version, 8, recorded_at, len(encoded))
-    return b"".join((head, encoded, len(state).to_bytes(4, "big"), state))
+    return head + encoded + len(state).to_bytes(4, "big") + state
 
 
 WRONGLY_TYPED = (struct.error, TypeError, ValueError, AttributeError)

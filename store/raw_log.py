@@ -88,9 +88,7 @@ class SqliteLog:
 
     def rows(self, after: int, until: int) -> Iterator[list[Row]]:
         query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE position > ? AND position <= ? ORDER BY position"
-        with closing(self._connection.execute(query, (after, until))) as cursor:
-            while page := cursor.fetchmany(PAGE):
-                yield page
+        return (self.ask(query, start, min(start + PAGE, until)) for start in range(after, until, PAGE))
 
     def strays(self, last: int) -> list[Row]:
         query = f"SELECT position, version, hex(stream) FROM events WHERE %s LIMIT {STRAYS}"
@@ -103,18 +101,23 @@ class SqliteLog:
         return {name for (name,) in self.ask("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
 
     def ask(self, sql: str, *arguments: Any) -> list[Row]:
-        return self._connection.execute(sql, arguments).fetchall()
+        try:
+            return self._connection.execute(sql, arguments).fetchall()
+        except sqlite3.OperationalError:  # perhaps of a text that is not UTF-8; to read every text so takes longer
+            self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
+            return self._connection.execute(sql, arguments).fetchall()
+        finally:
+            self._connection.text_factory = str
 
 
 class PostgresqlLog:
     """Columns are cast to the types that they should have, so that of another type nothing is misread."""
 
     is_sqlite = False
-    COPY = (
-        "COPY (SELECT position::int8, uuid_send(stream), version::int8, recorded_at::int8, topic::text, state::bytea"
-        " FROM events WHERE position > %s AND position <= %s ORDER BY position) TO STDOUT (FORMAT BINARY)"
+    ROWS = (
+        "SELECT position::int8, uuid_send(stream), version::int8, recorded_at::int8, topic::text, state::bytea"
+        " FROM events WHERE position > ? AND position <= ? ORDER BY position"
     )
-    TYPES = ("int8", "bytea", "int8", "int8", "text", "bytea")
     LAST = "SELECT max(position)::int8 FROM events"
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -125,16 +128,7 @@ class PostgresqlLog:
         return _outlined(self.ask(query))
 
     def rows(self, after: int, until: int) -> Iterator[list[Row]]:
-        with self._connection.cursor() as cursor, cursor.copy(self.COPY, (after, until)) as copy:
-            copy.set_types(self.TYPES)
-            page: list[Row] = []
-            for row in copy.rows():
-                page.append(row)
-                if len(page) == PAGE:
-                    yield page
-                    page = []
-            if page:
-                yield page
+        return (self.ask(self.ROWS, start, min(start + PAGE, until)) for start in range(after, until, PAGE))
 
     def strays(self, last: int) -> list[Row]:
         where = "position IS NULL OR position < 1"
@@ -155,7 +149,7 @@ class PostgresqlLog:
         return {name for (name,) in found}
 
     def ask(self, sql: str, *arguments: Any) -> list[Row]:
-        return self._connection.execute(sql.replace("?", "%s").encode(), arguments).fetchall()
+        return self._connection.execute(sql.replace("?", "%s").encode(), arguments, binary=True).fetchall()
 
 
 def _outlined(rows: list[Row]) -> Outline:
