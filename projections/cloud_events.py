@@ -79,7 +79,6 @@ class CloudEvents:
         return to_json(attributes)[1:-1]
 
 
-@lru_cache(maxsize=4096)
 def _subject(topic: str, stream: bytes, session_id: Any) -> bytes:
     """Whom or what it is about: a user and his session by their public names, or a fact about many by its stream."""
     about = f"{'user' if topic in OF_USERS else 'stream'}/{dashed(stream.hex())}"
@@ -90,7 +89,7 @@ def dashed(id: str) -> str:
     """A UUID as it is usually written, of its 32 digits."""
     if len(id) != 32 or not id.isalnum():
         raise ValueError(f"{id!r} is no id")
-    return f"{id[:8]}-{id[8:12]}-{id[12:16]}-{id[16:20]}-{id[20:]}"
+    return "-".join((id[:8], id[8:12], id[12:16], id[16:20], id[20:]))
 
 
 @lru_cache(maxsize=1024)

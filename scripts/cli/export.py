@@ -1,5 +1,6 @@
 """`./scripts/ledger export`: the log, or a part of it, as a file that can be verified, or as one to read."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def command(
         stream = opened.keys.pseudonym(user) if user is not None else None
         start, end = to_micros(since) if since else None, to_micros(to) if to else None
         asked = AuditFilter(event_type, stream, session, actor, start, end)
-        chunks = export(opened.database, asked, form, opened.settings.origin, after)
+        chunks = export(opened.database, asked, form, opened.settings.origin, after, os.cpu_count() or 1)
         if output is None:
             events, position = _write(chunks, sys.stdout.buffer.write)
             sys.stdout.buffer.flush()

@@ -5,17 +5,22 @@ import csv
 import io
 import itertools
 import json
+import multiprocessing
+import os
 import re
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
 
+from domain.errors import StoreUnavailable
 from domain.events import ClientDetails, EndReason
+from projections import export as exporting
 from projections.audit_filter import AuditFilter
 from projections.cloud_events import CloudEvents, Unreadable
 from projections.csv_rows import HEADER, CsvRows
 from projections.export import Chunk, Format, export
+from projections.export_processes import in_processes
 from store.clock import to_micros
 from store.log import PAGE, Record, leaf
 from store.schema import events
@@ -27,8 +32,10 @@ NOTHING = AuditFilter()
 STATE = b'{"timestamp":1795000000000000,"event_id":"%s","actor":"self","correlation_id":"%s"}' % ((b"ab" * 16,) * 2)
 
 
-def exported(driver: Driver, asked: AuditFilter = NOTHING, form: Format = Format.NDJSON, after: int = 0) -> list[Chunk]:
-    return list(export(driver.service.database, asked, form, "ledger.example/sessions", after))
+def exported(
+    driver: Driver, asked: AuditFilter = NOTHING, form: Format = Format.NDJSON, after: int = 0, processes: int = 1
+) -> list[Chunk]:
+    return list(export(driver.service.database, asked, form, "ledger.example/sessions", after, processes))
 
 
 def lines(chunks: list[Chunk]) -> list[dict]:
@@ -166,6 +173,31 @@ def test_a_long_log_comes_in_chunks_each_of_which_may_be_the_last(driver: Driver
             after = chunks[taken - 1].position
             rest = exported(driver, asked, after=after)
             assert positions(chunks[:taken]) + positions(rest) == list(range(1, head + 1))
+
+
+def test_several_processes_tell_what_one_tells(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(exporting, "PAGE", 3)
+    monkeypatch.setattr(exporting, "FEW", 5)
+    for user in ("alice", "bob", "carol", "dave"):
+        driver.revoke(driver.sign_in(user), user_id=user)
+    for asked in (NOTHING, AuditFilter(event_type="SessionRevoked"), AuditFilter(event_type="UserErased")):
+        for form, after in ((Format.NDJSON, 0), (Format.NDJSON, 4), (Format.CSV, 0)):
+            alone, together = (exported(driver, asked, form, after, processes) for processes in (1, 3))
+            assert len(together) > 3
+            assert b"".join(chunk.lines for chunk in together) == b"".join(chunk.lines for chunk in alone)
+            assert together[-1] == alone[-1]
+    with pytest.raises(Unreadable, match="position 8"):
+        list(in_processes(driver.service.database, [4, 8], 2, unreadable_at_8))
+
+
+def unreadable_at_8(position: int) -> Chunk:
+    return Chunk(CloudEvents("x")([row(position, state=STATE if position < 8 else b"")]), 1, position)
+
+
+def test_a_process_that_dies_is_told_and_none_is_left(driver: Driver):
+    with pytest.raises(StoreUnavailable, match="has died"):
+        list(in_processes(driver.service.database, [1, 2, 3], 2, os._exit))
+    assert multiprocessing.active_children() == []
 
 
 def test_an_empty_log_is_an_empty_export(driver: Driver):
