@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg.errors
-from sqlalchemy import Connection, inspect, select, update
+from sqlalchemy import Connection, func, inspect, select, update
 from sqlalchemy.exc import OperationalError
 
 from domain.errors import StoreUnavailable
@@ -23,8 +23,8 @@ from projections.shadow import SUFFIX, Rebuildable, Report, Shadow
 from projections.switching import drop_replaced, put_in_place
 from store.database import Database
 from store.recorder import Append, tracked
+from store.schema import events, tracking
 from store.schema import head as log_head
-from store.schema import tracking
 
 PROJECTIONS: dict[str, type[Rebuildable]] = {
     "sessions": SessionsProjection,
@@ -122,7 +122,7 @@ class _Rebuild:
         while True:
             self._catch_up_with_live(report)
             with self._database.snapshot() as connection:
-                if (tracked(connection, self._live.name) or 0) == self._shadow.position:
+                if self._reached(connection) == self._shadow.position:
                     yield connection
                     return
 
@@ -183,7 +183,12 @@ class _Rebuild:
 
     def _live_position(self) -> int:
         with self._database.reading() as connection:
-            return tracked(connection, self._live.name) or 0
+            return self._reached(connection)
+
+    def _reached(self, connection: Connection) -> int:
+        """How far the live tables are, and no further than there are events: after a loss they may say more."""
+        last = connection.execute(select(func.max(events.c.position))).scalar() or 0
+        return min(tracked(connection, self._live.name) or 0, last)
 
     def _head(self) -> int:
         with self._database.reading() as connection:

@@ -18,7 +18,7 @@ from store.database import Database, Garbled, store_errors
 from store.keys import KeyStore, tombstones
 from store.master_key import MasterKeyError
 from store.notes import Verifier
-from store.schema import events
+from store.schema import events, tracking
 from store.verifying import Report, Signed, verify_log
 
 Told = Callable[[str, int, int], None]
@@ -78,10 +78,12 @@ def examine(
     found.faults += [*_damage(log), *_damage(restored.keys)]
     if found.faults:
         return found
-    found.lost = max(last_signed.size - _last(log), 0) if last_signed else 0
+    last = _last(log)
+    found.lost = max(last_signed.size - last, 0) if last_signed else 0
     known = [*kept, *([last_signed] if last_signed and not found.lost else [])]
     found.log = verify_log(log, verifier, known, processes, partial(told, "log"))
     found.faults += (f"position {finding.position}: {finding.what}" for finding in found.log.findings)
+    found.faults += _ahead(log, last)
     found.faults += _key_faults(restored)
     found.faults += _read_model_faults(log, found, told)
     return found
@@ -99,6 +101,14 @@ def _damage(database: Database) -> list[str]:
 def _last(log: Database) -> int:
     with store_errors(), log.reading() as connection:
         return connection.execute(select(func.max(events.c.position))).scalar() or 0
+
+
+def _ahead(log: Database, last: int) -> Iterator[str]:
+    """Who follows the log and would skip what comes next."""
+    too_far = select(tracking).where(tracking.c.position > last).order_by(tracking.c.name)
+    with store_errors(), log.reading() as connection:
+        for name, position in connection.execute(too_far):
+            yield f"{name} stands at position {position}, and the log ends at {last}"
 
 
 def _key_faults(restored: Restored) -> Iterator[str]:

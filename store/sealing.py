@@ -54,7 +54,7 @@ def unseal(key: bytes, ciphertext: bytes, bound_to: bytes) -> bytes:
     """Raises `SealBroken` rather than give anything that was not sealed at this place under this key."""
     try:
         return AESGCM(key).decrypt(ciphertext[:NONCE_BYTES], ciphertext[NONCE_BYTES:], bound_to)
-    except (InvalidTag, ValueError) as error:
+    except (InvalidTag, ValueError, TypeError) as error:  # SQLite keeps values of any type
         raise SealBroken("This ciphertext does not open here.") from error
 
 

@@ -25,7 +25,7 @@ from tests.clock import ManualClock
 from tests.conftest import OpenService
 from tests.postgres import Database
 from tests.projections.conftest import Drive
-from tests.projections.driver import Driver, insert_as_owner, request, token_hash, until
+from tests.projections.driver import Driver, insert_as_owner, request, set_tracked, token_hash, until
 
 SMALL = Limits(normal=Timeouts(1800, 7200), remembered=Timeouts(20_000, 6000), touch_interval=60, max_sessions=3)
 USERS = ("alice", "bob", "carol", "dave", "erin")
@@ -333,6 +333,16 @@ def test_tables_that_are_all_gone_are_there_again(driver: Driver):
 
 def test_an_empty_log_is_rebuilt_too(driver: Driver):
     assert rebuilt(driver) == Comparison(0, [], 0, [])
+
+
+@pytest.mark.parametrize("ahead", [1, 1_000])
+def test_a_model_that_says_it_is_further_than_the_log_is_compared_where_the_log_ends(driver: Driver, ahead: int):
+    """As after a log was cut short."""
+    driver.sign_in()
+    set_tracked(driver, SessionsProjection.name, driver.head() + ahead)
+    comparison = rebuild(driver.service.database, SessionsProjection)
+    assert (comparison.identical, comparison.events) == (True, 2)
+    assert driver.tracked(SessionsProjection.name) == 2
 
 
 def test_names_of_tables_indexes_and_constraints_are_the_same_after_a_rebuild(driver: Driver):

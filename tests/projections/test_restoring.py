@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 
 from domain.errors import StoreUnavailable
 from domain.events import ClientDetails
@@ -13,10 +13,10 @@ from projections.restoring import Condition, Restored, examine
 from projections.sessions import SessionsProjection
 from store import database as store_database
 from store.keys import KeyStore, user_keys
-from store.schema import bindings
+from store.schema import bindings, identities, tracking
 from store.verifying import Signed
 from tests.postgres import Database
-from tests.projections.driver import Driver
+from tests.projections.driver import Driver, set_tracked
 from tests.store.tampering import Tampering
 
 CLIENT = ClientDetails("198.51.100.213", "Canary/1.0")
@@ -88,12 +88,41 @@ def test_a_user_without_a_key_is_named(driver: Driver, examined: Examine):
 
 def test_a_key_that_is_not_the_one_that_sealed_is_named(driver: Driver, examined: Examine):
     streams = [driver.stream(user_id) for user_id in PEOPLE]
-    others = driver.service.keys.master.wrap(b"\1" * 32, streams[1].bytes)
+    others = driver.service.keys.master.wrap(b"\1" * 32, streams[0].bytes)
     with driver.service.keys_database.transaction() as connection:
-        for stream, wrapped in ((streams[1], others), (streams[2], b"torn")):
+        for stream, wrapped in zip(streams, (others, b"torn", b""), strict=True):
             connection.execute(update(user_keys).where(user_keys.c.stream == stream).values(wrapped=wrapped))
     assert examined().faults == [
-        f"2 users of the log have a key that does not open what was sealed of them. The first: {streams[1]}"
+        f"3 users of the log have a key that does not open what was sealed of them. The first: {streams[0]}"
+    ]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("garbled", [-1, "text", 1.5])
+def test_what_is_no_key_at_all_is_named(driver: Driver, examined: Examine, garbled: object):
+    with driver.service.keys_database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE user_keys SET wrapped = ? WHERE rowid = 1", (garbled,))
+    [fault] = examined().faults
+    assert fault.startswith("1 users of the log have a key that does not open what was sealed of them.")
+
+
+def test_who_bears_the_name_of_another_is_named(driver: Driver, examined: Examine):
+    """The id that a check answers is the one in `identities`, and no fold of the log restores it."""
+    with driver.service.database.transaction() as connection:
+        connection.execute(update(identities).where(identities.c.user_id == "bob").values(user_id="alice"))
+        connection.execute(delete(identities).where(identities.c.user_id == "carol"))
+    [fault] = examined().faults
+    assert fault.startswith("2 users of the log are not called what was sealed of them, in the table identities.")
+
+
+def test_a_follower_that_would_skip_what_comes_next_is_named(driver: Driver, examined: Examine):
+    with driver.service.database.transaction() as connection:
+        connection.execute(insert(tracking).values(name="destroy-key-on-user-erased", position=7))
+    set_tracked(driver, SessionsProjection.name, 8)
+    found = examined()
+    assert found.faults == [
+        "destroy-key-on-user-erased stands at position 7, and the log ends at 6",
+        f"{SessionsProjection.name} stands at position 8, and the log ends at 6",
     ]
 
 
