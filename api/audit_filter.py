@@ -19,8 +19,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from api.names import Documented, UserId
 from api.parameters import Uuid, refused
-from api.schemas import Documented, Moment, UserId
+from api.schemas import Moment
 from projections.audit_filter import AuditFilter, event_types
 from store.clock import to_micros
 

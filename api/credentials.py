@@ -17,6 +17,7 @@ from starlette.types import Scope as HttpScope
 from api.access_tokens import AccessTokens, Claims, InvalidAccessToken, UnverifiableAccessToken
 from api.errors import Problem
 from api.guesses import UnknownCredential
+from api.names import may_be_recorded
 from api.service import durable
 from domain.errors import LedgerError
 from domain.ledger import Request, SessionLedger
@@ -156,6 +157,8 @@ class Credentials:
         if claims.session_id is None:
             if claims.client_id is None or claims.subject != claims.client_id:
                 raise Problem("invalid-credential", "A token without a session must be a client's own.")
+            if not may_be_recorded(claims.client_id):
+                raise Problem("invalid-credential", "The client has no name that may be recorded.")
             return claims, None
         session = await self._sessions.by_id(claims.session_id)
         if session is None or session.end or session.user_id != claims.subject:

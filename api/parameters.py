@@ -48,7 +48,7 @@ def _names(dependant: Dependant) -> tuple[frozenset[str], frozenset[str]]:
     """What a call knows in a query, and among headers. Fields of a model have no place: here all are in the query."""
     fields = [(getattr(field.field_info, "in_", ParamTypes.query), field.alias) for field in get_flat_params(dependant)]
     queries = frozenset(name for place, name in fields if place is ParamTypes.query)
-    return queries, frozenset(name.lower() for place, name in fields if place is ParamTypes.header)
+    return queries, frozenset({"content-type", *(name.lower() for place, name in fields if place is ParamTypes.header)})
 
 
 def _refuse_unknown(request: Request, known: frozenset[str]) -> None:

@@ -20,6 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, to_json
 from starlette.responses import Response
 
+from api.names import Documented, NewName, UserId
 from domain.events import EndReason
 
 
@@ -34,7 +35,6 @@ class Json(Response):
 
 TOKEN_PATTERN = r"^[A-Za-z0-9_-]{43}$"
 TOKEN_EXAMPLE = "AHk3p0mLr4dV5b8yqWz1nXcTfGhJ2sKe6uQiOaPvRtM"
-PRINTABLE_PATTERN = r"^[^\u0000-\u001f\u007f\ufffd]*$"
 NO_NUL_PATTERN = r"^[^\u0000]*$"
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -47,33 +47,6 @@ class _Request(BaseModel):
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class Documented:
-    """Says in the OpenAPI document what a validator of ours demands, as far as JSON Schema can say it."""
-
-    def __init__(self, **keywords: Any) -> None:
-        self._keywords = keywords
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(core), **self._keywords}
-
-
-def _printable(text: str) -> str:
-    if _CONTROL.search(text):
-        raise ValueError("control characters are not allowed")
-    if "\ufffd" in text:  # what a path that is not UTF-8 was decoded to: two such ids would be one user
-        raise ValueError("not valid UTF-8")
-    return text
-
-
-def _utf8_limit(text: str) -> str:
-    if len(text.encode()) > 255:
-        raise ValueError("at most 255 bytes of UTF-8 are allowed")
-    return text
 
 
 def _address(text: str) -> str:
@@ -111,10 +84,8 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("not a moment of the years 1 to 9999 in UTC") from None
 
 
-_OnlyPrintable = (AfterValidator(_printable), Documented(pattern=PRINTABLE_PATTERN))
-UserId = Annotated[str, StringConstraints(min_length=1, max_length=255), *_OnlyPrintable, AfterValidator(_utf8_limit)]
 Token = Annotated[str, StringConstraints(pattern=TOKEN_PATTERN)]
-Method = Annotated[str, StringConstraints(min_length=1, max_length=64), *_OnlyPrintable]
+Method = Annotated[NewName, StringConstraints(max_length=64)]
 Address = Annotated[str, AfterValidator(_address), Documented(anyOf=[{"format": "ipv4"}, {"format": "ipv6"}])]
 UserAgent = Annotated[str, StringConstraints(max_length=8192), Documented(pattern=NO_NUL_PATTERN)]
 Moment = Annotated[
@@ -137,7 +108,7 @@ MomentInUrl = Annotated[
 class NewSession(_Request):
     """A sign-in, as the sign-in service tells it."""
 
-    user_id: UserId = Field(description="The person who signed in; at most 255 bytes.", examples=["alice@example.com"])
+    user_id: NewName = Field(description="The person who signed in; at most 255 bytes.", examples=["alice@example.com"])
     ip_address: Address | None = Field(
         None, description="The person's address, not the service's.", examples=["203.0.113.7"]
     )
@@ -145,7 +116,7 @@ class NewSession(_Request):
         None, description="The person's browser; kept up to 512 bytes.", examples=["Mozilla/5.0 (Macintosh; …"]
     )
     remember_me: bool = Field(False, description="Use the longer timeouts and a persistent cookie.")
-    idp_name: UserId | None = Field(None, description="Who authenticated the person.", examples=["google"])
+    idp_name: NewName | None = Field(None, description="Who authenticated the person.", examples=["google"])
     auth_time: Moment | None = Field(
         None, description="When the person last authenticated (RFC 3339, or seconds since 1970).",
         examples=["2026-11-23T10:00:00Z"],
@@ -165,14 +136,31 @@ class RevokeAll(_Request):
     except_current: bool = Field(False, description="Keep the session that asks.")
 
 
+class _WithoutNull:
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        [given, _] = handler(core)["anyOf"]
+        return dict(given)
+
+
+def _not_null(value: object) -> object:
+    """What is left out has a wide meaning; a null is what somebody failed to find."""
+    if value is None:
+        raise ValueError("must not be null: leave it out to mean all")
+    return value
+
+
+_NotNull = BeforeValidator(_not_null)
+_Some = Annotated[list[UserId], Field(min_length=1, max_length=100)]
+
+
 class BulkRevocation(_Request):
     """Whose sessions to end, and why. Without `user_ids`: everybody's."""
 
-    created_before: Moment | None = Field(
+    created_before: Annotated[Moment | None, _NotNull, _WithoutNull()] = Field(
         None, description="End the sessions that were created before this moment; by default all up to now.",
         examples=["2026-11-26T10:00:00Z"],
     )  # fmt: skip
-    user_ids: Annotated[list[UserId], Field(min_length=1, max_length=100)] | None = Field(
+    user_ids: Annotated[_Some | None, _NotNull, _WithoutNull()] = Field(
         None, description="Whose sessions; at most 100 users. One whom nobody knows has none.",
         examples=[["alice@example.com"]],
     )  # fmt: skip

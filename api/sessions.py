@@ -19,9 +19,9 @@ from api.devices import clean_user_agent, device_label
 from api.errors import Problem, problem_responses
 from api.ids import uuid4, uuid_of
 from api.listing import Listing, sessions_of
+from api.names import Documented
 from api.openapi import BEARER, SESSION, USER_PROBLEMS, WRITING, operation_id
 from api.schemas import (
-    Documented,
     Json,
     Message,
     NewSession,

@@ -12,8 +12,9 @@ from api.body import StrictRoute
 from api.credentials import Authorized, Needs, insufficient
 from api.errors import Problem, problem_responses
 from api.listing import sessions_of
+from api.names import UserId
 from api.openapi import BEARER, USER_PROBLEMS, WRITING, operation_id
-from api.schemas import ErasedUser, Json, Message, RevokedSessions, SessionList, UserId, UserState
+from api.schemas import ErasedUser, Json, Message, RevokedSessions, SessionList, UserState
 from api.service import durable
 from api.sessions import SessionId, owned_session
 from domain.events import EndReason

@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
-from api.schemas import UserId
+from api.names import NewName, UserId
 
 _USER: TypeAdapter[str] = TypeAdapter(UserId)
-_NAME: TypeAdapter[str] = TypeAdapter(Annotated[UserId, StringConstraints(max_length=100)])
+_NAME: TypeAdapter[str] = TypeAdapter(Annotated[NewName, StringConstraints(max_length=100)])
 
 
 def user_id(text: str) -> str:

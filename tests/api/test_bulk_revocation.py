@@ -219,6 +219,8 @@ def test_a_dry_run_counts_exactly_and_changes_nothing(api: Api):
         ({**EVERYBODY, "user_ids": ["a"] * 101}, "/user_ids"),
         ({**EVERYBODY, "user_ids": [""]}, "/user_ids/0"),
         ({**EVERYBODY, "users": ["alice"]}, "/users"),
+        ({**EVERYBODY, "user_ids": None}, "/user_ids"),
+        ({**EVERYBODY, "created_before": None}, "/created_before"),
     ],
 )
 def test_what_is_wrong_is_named_and_nobody_is_signed_out(api: Api, body: dict[str, object], pointer: str):

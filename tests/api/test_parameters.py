@@ -42,6 +42,9 @@ def test_no_call_chooses_between_two_headers(api: Api):
         twice = [*ADMIN.items(), (header["name"], "a"), (header["name"], "a")]
         answer = ask(api, method, path, twice)
         assert answer.json()["errors"] == [{"parameter": header["name"].lower(), "detail": "occurs twice"}], path
+    both = [*ADMIN.items(), ("Content-Type", "application/json"), ("Content-Type", "text/plain")]
+    answer = api.post("/api/sessions", both, content=b'{"user_id":"alice"}')
+    assert answer.json()["errors"] == [{"parameter": "content-type", "detail": "occurs twice"}]
     assert api.log() == []
 
 
