@@ -78,12 +78,11 @@ def examine(
     found.faults += [*_damage(log), *_damage(restored.keys)]
     if found.faults:
         return found
-    last = _last(log)
-    found.lost = max(last_signed.size - last, 0) if last_signed else 0
+    found.lost = max(last_signed.size - _last(log), 0) if last_signed else 0
     known = [*kept, *([last_signed] if last_signed and not found.lost else [])]
     found.log = verify_log(log, verifier, known, processes, partial(told, "log"))
     found.faults += (f"position {finding.position}: {finding.what}" for finding in found.log.findings)
-    found.faults += _ahead(log, last)
+    found.faults += _ahead(log)
     found.faults += _key_faults(restored)
     found.faults += _read_model_faults(log, found, told)
     return found
@@ -103,12 +102,13 @@ def _last(log: Database) -> int:
         return connection.execute(select(func.max(events.c.position))).scalar() or 0
 
 
-def _ahead(log: Database, last: int) -> Iterator[str]:
-    """Who follows the log and would skip what comes next."""
-    too_far = select(tracking).where(tracking.c.position > last).order_by(tracking.c.name)
+def _ahead(log: Database) -> Iterator[str]:
+    """Who follows the log and would skip what comes next. One statement: the service may run meanwhile."""
+    last = func.coalesce(select(func.max(events.c.position)).scalar_subquery(), 0)
+    too_far = select(tracking.c.name, tracking.c.position, last).where(tracking.c.position > last)
     with store_errors(), log.reading() as connection:
-        for name, position in connection.execute(too_far):
-            yield f"{name} stands at position {position}, and the log ends at {last}"
+        for name, position, end in connection.execute(too_far.order_by(tracking.c.name)):
+            yield f"{name} stands at position {position}, and the log ends at {end}"
 
 
 def _key_faults(restored: Restored) -> Iterator[str]:
