@@ -10,6 +10,7 @@ import pytest
 from api.logs import JsonFormatter
 from tests.api.client import Api, running, settings_of
 from tests.clock import ManualClock
+from tests.conftest import NewDatabase
 from tests.postgres import Database
 
 OpenApi = Callable[..., Api]
@@ -34,6 +35,15 @@ def open_api(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator
 def api(open_api: OpenApi) -> Api:
     """The application on an empty database."""
     return open_api()
+
+
+@pytest.fixture(scope="module")
+def shared_api(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """An application for those tests of a file that leave nothing behind which another one of them would see."""
+    directory = tmp_path_factory.mktemp("shared")
+    with running(settings_of(new_database(directory), directory), ManualClock()) as api:
+        api.app.state.audit_streams.close()
+        yield api
 
 
 @pytest.fixture

@@ -56,8 +56,8 @@ def test_an_unknown_user_had_no_sessions(api: Api):
         (f"as_of={THEN}&cursor=x", "goes with no other parameter"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_named(api: Api, query: str, fault: str):
-    answer = api.get(f"/api/users/alice/sessions?{query}", ADMIN)
+def test_a_question_that_makes_no_sense_is_named(shared_api: Api, query: str, fault: str):
+    answer = shared_api.get(f"/api/users/alice/sessions?{query}", ADMIN)
     assert told(answer) == (422, "invalid-request")
     assert answer.json()["errors"] == [{"parameter": "as_of", "detail": fault}]
 

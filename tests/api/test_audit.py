@@ -202,8 +202,8 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("query", MALFORMED)
-def test_a_malformed_question_is_an_error_that_names_the_parameter(api: Api, query: str):
-    answer = api.get(f"/api/audit?{query}", ADMIN)
+def test_a_malformed_question_is_an_error_that_names_the_parameter(shared_api: Api, query: str):
+    answer = shared_api.get(f"/api/audit?{query}", ADMIN)
     assert told(answer) == (422, "invalid-request")
     assert answer.json()["errors"][0]["parameter"] == MALFORMED[query]
 

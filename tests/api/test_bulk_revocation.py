@@ -223,12 +223,12 @@ def test_a_dry_run_counts_exactly_and_changes_nothing(api: Api):
         ({**EVERYBODY, "created_before": None}, "/created_before"),
     ],
 )
-def test_what_is_wrong_is_named_and_nobody_is_signed_out(api: Api, body: dict[str, object], pointer: str):
-    alice = api.sign_in()
-    answer = api.post(PATH, ADMIN, json=body)
+def test_what_is_wrong_is_named_and_nobody_is_signed_out(shared_api: Api, body: dict[str, object], pointer: str):
+    alice = shared_api.sign_in()
+    answer = shared_api.post(PATH, ADMIN, json=body)
     assert told(answer) == (422, "invalid-request")
     assert pointer in {error["pointer"] for error in answer.json()["errors"]}
-    assert api.is_active(alice.bearer)
+    assert shared_api.is_active(alice.bearer)
 
 
 def test_only_an_administrator_may(api: Api):

@@ -86,10 +86,12 @@ def test_both_answer_in_the_same_bytes(api: Api):
         ("OPTIONS", PATH, b""),
     ],
 )
-def test_every_way_to_ask_is_answered_alike(api: Api, method: str, path: str, body: bytes):
-    alice = api.sign_in()
+def test_every_way_to_ask_is_answered_alike(shared_api: Api, method: str, path: str, body: bytes):
+    alice = shared_api.sign_in()
     headers = {**alice.bearer, **({"Content-Type": "application/json"} if body else {})}
-    short, route = (ask(method, path, headers, content=body) for ask in (api.request, partial(by_the_route, api)))
+    short, route = (
+        ask(method, path, headers, content=body) for ask in (shared_api.request, partial(by_the_route, shared_api))
+    )
     if method == "HEAD":
         assert (short.status_code, short.headers["allow"]) == (route.status_code, route.headers["allow"])
     else:

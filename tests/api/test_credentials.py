@@ -174,26 +174,26 @@ def test_without_an_issuer_no_access_token_is_good(open_api: OpenApi):
 
 
 @pytest.mark.parametrize("name", ["access_token", "token", "session", "Access_Token", "%74oken", "a=b&token"])
-def test_a_secret_in_the_url_is_refused_by_every_route_though_another_is_good(api: Api, name: str):
-    alice = api.sign_in("victim")
-    settled(api)
-    before = everything(api.service)
-    for method, template in api.operations():
+def test_a_secret_in_the_url_is_refused_by_every_route_though_another_is_good(shared_api: Api, name: str):
+    alice = shared_api.sign_in("victim")
+    settled(shared_api)
+    before = everything(shared_api.service)
+    for method, template in shared_api.operations():
         path = template.format(user_id="victim", session_id=alice.id, event_id=alice.id)
         for headers in (alice.bearer, alice.by_cookie, bearer(alice.access_token()), ADMIN, {}):
-            answer = api.request(method, f"{path}?{name}={alice.token}", headers)
+            answer = shared_api.request(method, f"{path}?{name}={alice.token}", headers)
             assert answered(answer) == IN_URL, (method, path)
-    assert everything(api.service) == before
-    assert api.is_active(alice.bearer)
+    assert everything(shared_api.service) == before
+    assert shared_api.is_active(alice.bearer)
 
 
 @pytest.mark.parametrize("name", ["__Host-sid", "sid", "authorization", "api_key", "jwt", "id_token", "Bearer"])
-def test_a_secret_in_the_url_by_any_other_name_opens_nothing(api: Api, name: str):
-    for secret in (api.sign_in().token, api.key(*Scope)[1], access_token(sub="web", scope=ALL)):
+def test_a_secret_in_the_url_by_any_other_name_opens_nothing(shared_api: Api, name: str):
+    for secret in (shared_api.sign_in().token, shared_api.key(*Scope)[1], access_token(sub="web", scope=ALL)):
         for method, template in GUARDED:
             path = template.format(user_id="victim", session_id="x", event_id="x")
             body = {"user_id": "x"} if (method, template) in OF_SERVICES else None
-            answer = api.request(method, f"{path}?{name}={secret}", json=body)
+            answer = shared_api.request(method, f"{path}?{name}={secret}", json=body)
             assert told(answer) == (422, "invalid-request"), (method, path)
             assert secret not in answer.text
 

@@ -130,12 +130,16 @@ class Target:
         assert [self.api.is_active(s.bearer) for s in (self.alice, self.there, self.bob)] == [True, True, True]
 
 
+@pytest.fixture(scope="module")
+def shared_target(shared_api: Api) -> Target:
+    return Target(shared_api)
+
+
 @pytest.fixture
-def target(api: Api) -> Iterator[Target]:
+def target(shared_target: Target) -> Iterator[Target]:
     """It must be as it was when the test ends: log, read models, identities, keys, kept answers."""
-    target = Target(api)
-    yield target
-    target.assert_untouched()
+    yield shared_target
+    shared_target.assert_untouched()
 
 
 def good(schema: dict[str, Any]) -> dict[str, Any]:

@@ -111,9 +111,9 @@ def test_asking_is_no_use_of_the_session(api: Api):
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "id_token", "no such kind", "é"])
-def test_whatever_the_hint_says_is_ignored(api: Api, hint: str):
-    alice = api.sign_in()
-    assert told_of(api, alice.token, token_type_hint=hint, more="ignored")["active"]
+def test_whatever_the_hint_says_is_ignored(shared_api: Api, hint: str):
+    alice = shared_api.sign_in()
+    assert told_of(shared_api, alice.token, token_type_hint=hint, more="ignored")["active"]
 
 
 # -- what is not
@@ -208,8 +208,8 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_a_form_that_could_be_read_in_two_ways_is_refused(api: Api, body: bytes):
-    assert told(api.post(PATH, {**ADMIN, **FORM}, content=body)) == (400, "malformed-form")
+def test_a_form_that_could_be_read_in_two_ways_is_refused(shared_api: Api, body: bytes):
+    assert told(shared_api.post(PATH, {**ADMIN, **FORM}, content=body)) == (400, "malformed-form")
 
 
 def test_a_form_may_say_its_charset_and_come_in_any_case(api: Api):
@@ -229,8 +229,8 @@ def test_a_form_may_say_its_charset_and_come_in_any_case(api: Api):
         *("application/x-www-form-urlencoded; charset=latin-1", "application/x-www-form-urlencoded, text/plain"),
     ],
 )
-def test_only_a_form_is_read(api: Api, media_type: str):
-    answer = api.post(PATH, {**ADMIN, "Content-Type": media_type}, content=b"token=x")
+def test_only_a_form_is_read(shared_api: Api, media_type: str):
+    answer = shared_api.post(PATH, {**ADMIN, "Content-Type": media_type}, content=b"token=x")
     assert told(answer) == (415, "unsupported-media-type")
 
 
