@@ -1,6 +1,6 @@
 """The `api_keys` read model: its table, how facts change it, and who asks. Written in the append transaction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from domain.api_keys import ApiKey as KeyHistory
 from domain.api_keys import NewApiKey
 from domain.events import ApiKeyCreated, ApiKeyRevoked
 from store.api_keys import ApiKey, digest
-from store.bulk import insert_many, update_many
+from store.bulk import Bulk, Row, insert_many, update_many
 from store.clock import from_micros
 from store.database import Database, store_errors
 from store.grouping import GroupedLookup
@@ -36,15 +36,20 @@ class ApiKeysProjection:
         self.api_keys = _table(self.metadata, suffix)
         self._add = insert_many(self.api_keys)
         self._revoke = update_many(self.api_keys.c.key_id, self.api_keys.c.revoked_at)
+        self.bulks: Sequence[Bulk] = [self._add, self._revoke]
 
     def create_tables(self, connection: Connection) -> None:
         self.metadata.create_all(connection)
 
     def apply(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        for bulk, rows in self.changes(entries):
+            bulk.run(connection, rows)
+
+    def changes(self, entries: Sequence[Entry]) -> Iterator[tuple[Bulk, Sequence[Row]]]:
         """Add the keys that were made, then mark those that were revoked."""
         facts = [entry.fact for entry in entries]
-        self._add.run(connection, [_new(fact) for fact in facts if isinstance(fact, ApiKeyCreated)])
-        self._revoke.run(connection, [_revoked(fact) for fact in facts if isinstance(fact, ApiKeyRevoked)])
+        yield self._add, [_new(fact) for fact in facts if isinstance(fact, ApiKeyCreated)]
+        yield self._revoke, [_revoked(fact) for fact in facts if isinstance(fact, ApiKeyRevoked)]
 
 
 def _table(metadata: MetaData, suffix: str) -> Table:

@@ -5,18 +5,16 @@ stand in it as their pseudonyms, and what is sealed stays in the log.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, Connection, Index, MetaData, Select, Table, Text, select
-from sqlalchemy.dialects.postgresql import insert as insert_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
 from projections.audit_filter import AuditFilter
-from store.bulk import insert_many
+from store.bulk import Bulk, Kind, Row, insert_many
 from store.plain import micros
 from store.recorder import Entry, tracked
 from store.schema import Id, Micros, Position, head
@@ -31,21 +29,19 @@ class AuditProjection:
         self.metadata = MetaData()
         self.audit = _audit_table(self.metadata, suffix)
         self.types = _types_table(self.metadata, suffix)
-        self._add_rows = insert_many(self.audit)
+        self._add_rows, self._add_counts = insert_many(self.audit), _adding(self.types)
+        self.bulks: Sequence[Bulk] = [self._add_rows, self._add_counts]
 
     def create_tables(self, connection: Connection) -> None:
         self.metadata.create_all(connection)
 
     def apply(self, connection: Connection, entries: Sequence[Entry]) -> None:
-        self._add_rows.run(connection, [_row(entry) for entry in entries])
-        counted = Counter(entry.fact.TOPIC for entry in entries)
-        insert = insert_sqlite if connection.dialect.name == "sqlite" else insert_postgresql
-        adding = insert(self.types)
-        adding = adding.on_conflict_do_update(
-            index_elements=[self.types.c.event_type],
-            set_={"events": self.types.c.events + adding.excluded.events},
-        )
-        connection.execute(adding, [{"event_type": topic, "events": n} for topic, n in sorted(counted.items())])
+        for bulk, rows in self.changes(entries):
+            bulk.run(connection, rows)
+
+    def changes(self, entries: Sequence[Entry]) -> Iterator[tuple[Bulk, Sequence[Row]]]:
+        yield self._add_rows, [_row(entry) for entry in entries]
+        yield self._add_counts, sorted(Counter(entry.fact.TOPIC for entry in entries).items())
 
 
 class AuditRow(NamedTuple):
@@ -95,6 +91,16 @@ def _types_table(metadata: MetaData, suffix: str) -> Table:
         metadata,
         Column("event_type", Text, primary_key=True),
         Column("events", BigInteger, nullable=False),
+    )
+
+
+def _adding(types: Table) -> Bulk:
+    """Rows of a type and how many events more there are of it."""
+    return Bulk(
+        Kind.INSERT,
+        list(types.c),
+        f"WITH added (event_type, events) AS {{rows}} INSERT INTO {types.name} SELECT * FROM added WHERE true "
+        f"ON CONFLICT (event_type) DO UPDATE SET events = {types.name}.events + excluded.events",
     )
 
 

@@ -4,7 +4,8 @@ Its rows are written in the append transaction, so an answer is never stale.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,7 +19,6 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    delete,
 )
 
 from domain.events import (
@@ -31,7 +31,7 @@ from domain.events import (
     UserEnrolled,
     UserErased,
 )
-from store.bulk import Bulk, insert_many, update_many
+from store.bulk import Bulk, Row, delete_many, insert_many, update_many
 from store.plain import micros, octets, sealed
 from store.recorder import Entry
 from store.schema import Id, Micros, Position
@@ -60,32 +60,32 @@ class SessionsProjection:
             _Change({UserDisabled.TOPIC}, update_many(u.stream, u.disabled_version, u.disabled_at), _disabled),
             _Change({UserDisabled.TOPIC, UserEnabled.TOPIC}, update_many(u.stream, u.enabled), _access),
             _Change({UserErased.TOPIC}, insert_many(self.erasures), _erased),
+            _Change({SessionsInvalidatedBefore.TOPIC}, insert_many(self.invalidations), _invalidated),
+            _Change({UserErased.TOPIC}, delete_many(s.stream), _gone),
         )
-        self._changed_by: dict[str, list[int]] = {}
-        for number, change in enumerate(self._changes):
-            for topic in change.topics:
-                self._changed_by.setdefault(topic, []).append(number)
-        self._add_invalidations = insert_many(self.invalidations)
+        self.bulks: Sequence[Bulk] = [change.bulk for change in self._changes]
 
     def create_tables(self, connection: Connection) -> None:
         self.metadata.create_all(connection)
 
     def apply(self, connection: Connection, entries: Sequence[Entry]) -> None:
-        """Change the rows that these facts change, kind by kind: in this order kinds commute within a batch.
+        for bulk, rows in self.changes(entries):
+            bulk.run(connection, rows)
+
+    def changes(self, entries: Sequence[Entry]) -> Iterator[tuple[Bulk, Sequence[Row]]]:
+        """What these facts change, kind by kind: in this order kinds commute within a batch.
 
         What an erased user's rows held goes last: nothing of him follows.
         """
-        facts = [entry.fact for entry in entries]
-        rows: list[list[tuple[Any, ...]]] = [[] for _ in self._changes]
-        for fact in facts:
-            for number in self._changed_by.get(fact.TOPIC, ()):
-                rows[number].append(self._changes[number].row(fact))
-        for change, its_rows in zip(self._changes, rows, strict=True):
-            change.bulk.run(connection, its_rows)
-        invalidations = [entry for entry in entries if isinstance(entry.fact, SessionsInvalidatedBefore)]
-        self._add_invalidations.run(connection, [_invalidated(*entry) for entry in invalidations])
-        if erased := [fact.originator_id for fact in facts if isinstance(fact, UserErased)]:
-            connection.execute(delete(self.sessions).where(self.sessions.c.stream.in_(erased)))
+        by_topic: dict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            by_topic[entry.fact.TOPIC].append(entry)
+        for change in self._changes:
+            found = [entry for topic in change.topics & by_topic.keys() for entry in by_topic[topic]]
+            if len(change.topics) > 1:
+                found.sort(key=lambda entry: entry.position)
+            if found:
+                yield change.bulk, [change.row(*entry) for entry in found]
 
 
 class _Change(NamedTuple):
@@ -93,7 +93,7 @@ class _Change(NamedTuple):
 
     topics: set[str]
     bulk: Bulk
-    row: Callable[[Any], tuple[Any, ...]]
+    row: Callable[[int, int, Any], Row]
 
 
 def _sessions_table(metadata: MetaData, suffix: str) -> Table:
@@ -121,7 +121,7 @@ def _sessions_table(metadata: MetaData, suffix: str) -> Table:
         postgresql_with={"fillfactor": 70},  # room on each page for the next version of a row that is touched
     )
     Index(f"sessions{suffix}_token", table.c.token_hash, unique=True)
-    Index(f"sessions{suffix}_history", table.c.stream, table.c.created_version, info={"used_by_fold": True})
+    Index(f"sessions{suffix}_history", table.c.stream, table.c.created_version)
     live = table.c.ended_at.is_(None)
     Index(f"sessions{suffix}_live", table.c.stream, sqlite_where=live, postgresql_where=live)
     return table
@@ -162,11 +162,11 @@ def _invalidations_table(metadata: MetaData, suffix: str) -> Table:
     )
 
 
-def _new_user(fact: UserEnrolled) -> tuple[Any, ...]:
+def _new_user(_: int, __: int, fact: UserEnrolled) -> Row:
     return fact.originator_id, True, 0, None
 
 
-def _new_session(fact: SessionCreated) -> tuple[Any, ...]:
+def _new_session(_: int, __: int, fact: SessionCreated) -> Row:
     """In the order of the table's columns; it has not ended."""
     created_at = micros(fact.timestamp)
     return (
@@ -192,26 +192,30 @@ def _new_session(fact: SessionCreated) -> tuple[Any, ...]:
 _amr_text = lru_cache(json.dumps)
 
 
-def _used(fact: SessionTouched) -> tuple[Any, ...]:
+def _used(_: int, __: int, fact: SessionTouched) -> Row:
     return micros(fact.timestamp), fact.session_id
 
 
-def _ended(fact: SessionRevoked) -> tuple[Any, ...]:
+def _ended(_: int, __: int, fact: SessionRevoked) -> Row:
     return micros(fact.ended_at), str(fact.reason), fact.actor, fact.session_id
 
 
-def _disabled(fact: UserDisabled) -> tuple[Any, ...]:
+def _disabled(_: int, __: int, fact: UserDisabled) -> Row:
     return fact.originator_version, micros(fact.timestamp), fact.originator_id
 
 
-def _access(fact: UserDisabled | UserEnabled) -> tuple[Any, ...]:
+def _access(_: int, __: int, fact: UserDisabled | UserEnabled) -> Row:
     return isinstance(fact, UserEnabled), fact.originator_id
 
 
-def _erased(fact: UserErased) -> tuple[Any, ...]:
+def _erased(_: int, __: int, fact: UserErased) -> Row:
     return fact.originator_id, micros(fact.timestamp)
 
 
-def _invalidated(position: int, _: int, fact: SessionsInvalidatedBefore) -> tuple[Any, ...]:
+def _invalidated(position: int, _: int, fact: SessionsInvalidatedBefore) -> Row:
     at = micros(fact.timestamp)
     return position, micros(fact.before), at, str(fact.reason), fact.event_id, fact.correlation_id
+
+
+def _gone(_: int, __: int, fact: UserErased) -> Row:
+    return (fact.originator_id,)

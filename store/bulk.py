@@ -5,6 +5,7 @@ Python's lock away, and with a step for each row the writer and the event loop w
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -22,27 +23,31 @@ _POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
 Row = tuple[Any, ...]
 
 
+class Kind(Enum):
+    INSERT, UPDATE, DELETE = range(3)
+
+
 class Bulk:
     """A statement with a place for rows. A row is a tuple of what the driver takes, in the order of `columns`.
 
-    An id may also be hex digits, or on SQLite its 16 bytes, in all rows alike: what comes out of JSON, or out of a
-    column, need not become a `UUID`.
+    Rows of an update or a deletion end with the key. An id may also be hex digits or its 16 bytes, in all rows alike:
+    what comes out of JSON, or out of a column, need not become a `UUID`.
     """
 
-    def __init__(self, columns: Sequence[Column[Any]], statement: str, *, is_keyed: bool = False) -> None:
-        self._columns, self._statement, self._is_keyed = columns, statement, is_keyed
+    def __init__(self, kind: Kind, columns: Sequence[Column[Any]], statement: str) -> None:
+        self.kind, self.columns, self.table, self._statement = kind, columns, columns[-1].table, statement
         self._ids = [number for number, column in enumerate(columns) if isinstance(column.type, Id)]
         self._for_sqlite = cache(self._with_values)
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Of several rows with one key, which comes last, the last one counts."""
-        if self._is_keyed:
+        """Of several changes of one row the last one counts."""
+        if self.kind is Kind.UPDATE:
             rows = list({row[-1]: row for row in rows}.values())
         if connection.dialect.name == sqlite.dialect.name:
             for part in _parts(self._with_octets(rows)):
                 connection.exec_driver_sql(self._for_sqlite(len(part)), tuple(chain.from_iterable(part)))
         elif rows:
-            columns = zip(self._columns, zip(*rows, strict=True), strict=True)
+            columns = zip(self.columns, zip(*rows, strict=True), strict=True)
             connection.exec_driver_sql(self._with_arrays, tuple(_array(column, values) for column, values in columns))
 
     def _with_octets(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -53,21 +58,21 @@ class Bulk:
         return [*zip(*columns, strict=True)]
 
     def _with_values(self, count: int) -> str:
-        row = f"({', '.join('?' * len(self._columns))})"
+        row = f"({', '.join('?' * len(self.columns))})"
         return self._statement.format(rows=f"(VALUES {', '.join([row] * count)})")
 
     @property
     def _with_arrays(self) -> str:
-        arrays = (f"%s::{column.type.compile(dialect=_POSTGRESQL)}[]" for column in self._columns)
+        arrays = (f"%s::{column.type.compile(dialect=_POSTGRESQL)}[]" for column in self.columns)
         return self._statement.format(rows=f"(SELECT * FROM unnest({', '.join(arrays)}))")
 
 
-def insert_many(table: Table) -> Bulk:
-    """Rows of all columns, as the table has them."""
-    names = ", ".join(column.name for column in table.c)
-    return Bulk(
-        list(table.c), f"WITH added ({names}) AS {{rows}} INSERT INTO {table.name} ({names}) SELECT * FROM added"
-    )
+def insert_many(table: Table, *columns: Column[Any]) -> Bulk:
+    """Rows of these columns; of all, as the table has them, where none are said."""
+    columns = columns or tuple(table.c)
+    names = ", ".join(column.name for column in columns)
+    statement = f"WITH added ({names}) AS {{rows}} INSERT INTO {table.name} ({names}) SELECT * FROM added"
+    return Bulk(Kind.INSERT, columns, statement)
 
 
 def update_many(key: Column[Any], *columns: Column[Any]) -> Bulk:
@@ -75,11 +80,16 @@ def update_many(key: Column[Any], *columns: Column[Any]) -> Bulk:
     names = [column.name for column in columns]
     changes = ", ".join(f"{name} = changed.{name}" for name in names)
     return Bulk(
+        Kind.UPDATE,
         [*columns, key],
         f"WITH changed ({', '.join(names)}, {key.name}) AS {{rows}} UPDATE {key.table.name} SET {changes} "
         f"FROM changed WHERE {key.table.name}.{key.name} = changed.{key.name}",
-        is_keyed=True,
     )
+
+
+def delete_many(key: Column[Any]) -> Bulk:
+    """Rows of the key alone."""
+    return Bulk(Kind.DELETE, [key], f"DELETE FROM {key.table.name} WHERE {key.name} IN {{rows}}")
 
 
 def _octets(value: UUID | bytes | str | None) -> bytes | None:
@@ -100,7 +110,7 @@ def _quoted(value: str) -> str:
 
 
 _ELEMENTS: dict[type, Callable[[Any], str]] = {
-    Id: lambda value: value if isinstance(value, str) else value.hex,
+    Id: lambda value: value if isinstance(value, str) else value.hex() if isinstance(value, bytes) else value.hex,
     Boolean: str,
     Integer: str,
     BigInteger: str,

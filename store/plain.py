@@ -13,28 +13,28 @@ from typing import Any, cast
 from uuid import UUID
 
 from eventsourcing.utils import resolve_topic
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection
 
 from domain.events import ClientDetails, Fact, Sealed
 from store.clock import to_micros
 from store.recorder import Entry
 from store.sealing import codec, stored_state, unreadable
+from store.stored_rows import StoredRow, next_page
 
 
-def plain_pages(connection: Connection, after: int, until: int, size: int) -> Iterator[Sequence[Any]]:
-    """Records of the log as `store.log.pages` has them, but for the stream: an id as its column takes it."""
-    query = _PAGE[connection.dialect.name == "sqlite"]
+def plain_pages(connection: Connection, after: int, until: int, size: int) -> Iterator[Sequence[StoredRow]]:
+    """Rows of the log behind `after` up to `until`, in order, in lists of at most `size`."""
     while after < until:
-        page = connection.execute(query, {"after": after, "until": until, "size": size}).all()
+        page = next_page(connection, after, until, size=size)
         if not page:
             return
         yield page
-        after = page[-1].position
+        after = page[-1][0]
 
 
-def plain_entries(records: Sequence[Any]) -> list[Entry]:
+def plain_entries(rows: Sequence[StoredRow]) -> list[Entry]:
     """Raises the mapper's error for a state that cannot be read; a field that is missing shows when it is used."""
-    return [Entry(row[0], row[3], _fact(*row)) for row in records]
+    return [Entry(row[0], row[3], _fact(*row)) for row in rows]
 
 
 def micros(moment: datetime | int) -> int:
@@ -52,32 +52,25 @@ def sealed(value: Sealed | ClientDetails | str | None) -> bytes | None:
     return value.ciphertext if isinstance(value, Sealed) else None
 
 
-def _page_of(stream: str) -> TextClause:
-    """A cast keeps the driver from making a `UUID` of each stream, of which a fold needs few."""
-    return text(
-        f"SELECT position, CAST(stream AS {stream}), version, recorded_at, topic, state FROM events "
-        "WHERE position > :after AND position <= :until ORDER BY position LIMIT :size"
-    )
-
-
-_PAGE = {True: _page_of("BLOB"), False: _page_of("TEXT")}
-
-
-def _fact(_: int, stream: bytes | str, version: int, __: int, topic: str, stored: bytes) -> Fact:
-    cls = resolve_topic(topic)
+def _fact(_: int, stream: bytes, version: int, __: int, topic: str, stored: bytes) -> Fact:
+    cls, plain = _classes(topic)
     try:
         state = stored_state(cls, stored)
     except Exception as error:
-        raise unreadable(topic, UUID(bytes=stream) if isinstance(stream, bytes) else stream, version, error) from error
+        raise unreadable(topic, UUID(bytes=stream), version, error) from error
     state["originator_id"], state["originator_version"] = stream, version
-    fact = object.__new__(_plain(cls))
-    fact.__dict__.update(state)
+    fact = object.__new__(plain)
+    _set(fact, "__dict__", state)
     return fact
 
 
+_set = object.__setattr__  # facts are frozen
+
+
 @cache
-def _plain(cls: type[Fact]) -> type[Fact]:
-    """The same kind of fact; what may be absent is None by its class."""
+def _classes(topic: str) -> tuple[type[Fact], type[Fact]]:
+    """The class of a kind of fact, and the same kind in its plain form: what may be absent is None by its class."""
+    cls = resolve_topic(topic)
     absent: dict[str, Any] = {name: None for name, _, _, may_be_absent in codec(cls) if may_be_absent}
     metaclass: Any = type(cls)
-    return cast(type[Fact], metaclass(cls.__name__, (cls,), {**absent, "__module__": __name__}))
+    return cls, cast(type[Fact], metaclass(cls.__name__, (cls,), {**absent, "__module__": __name__}))

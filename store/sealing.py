@@ -140,7 +140,7 @@ class SealingMapper(Mapper[UUID]):
 
 def stored_state(cls: type[Fact], stored: bytes) -> dict[str, Any]:
     """The fields as they are stored, in the form that this version of the fact has."""
-    state: dict[str, Any] = from_json(stored)
+    state: dict[str, Any] = from_json(stored, cache_strings="keys")  # values are rarely met again
     for version in range(state.pop("class_version", 1), getattr(cls, "class_version", 1)):
         getattr(cls, f"upcast_v{version}_v{version + 1}")(state)
     return state

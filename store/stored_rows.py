@@ -10,17 +10,17 @@ StoredRow = tuple[int, bytes, int, int, str, bytes]
 """Position, stream as its 16 bytes, version, `recorded_at`, topic, state. As plain as that: there are very many."""
 
 _ROWS = "SELECT position, {stream}, version, recorded_at, topic, state FROM events WHERE position > ? AND position <= ?"
-_AT_ALL = f"{_ROWS} ORDER BY position LIMIT {PAGE}"
-_OF_ONE = f"{_ROWS} AND stream = ? AND version > ? ORDER BY version LIMIT {PAGE}"
+_AT_ALL = f"{_ROWS} ORDER BY position LIMIT ?"
+_OF_ONE = f"{_ROWS} AND stream = ? AND version > ? ORDER BY version LIMIT ?"
 
 
 def next_page(
-    connection: Connection, after: int, until: int, stream: UUID | None = None, version: int = 0
+    connection: Connection, after: int, until: int, stream: UUID | None = None, version: int = 0, *, size: int = PAGE
 ) -> list[StoredRow]:
-    """At most `PAGE` rows behind `after` up to `until`, in order; those of one stream above `version` only."""
+    """At most `size` rows behind `after` up to `until`, in order; those of one stream above `version` only."""
     if stream is None:
-        return _read(connection, _AT_ALL, after, until)
-    return _read(connection, _OF_ONE, after, until, stream, version)
+        return _read(connection, _AT_ALL, after, until, size)
+    return _read(connection, _OF_ONE, after, until, stream, version, size)
 
 
 def _read(connection: Connection, sql: str, *arguments: object) -> list[StoredRow]:

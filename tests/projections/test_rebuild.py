@@ -1,6 +1,7 @@
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ from projections import shadow
 from projections.rebuild import PROJECTIONS, Comparison, rebuild
 from projections.sessions import SessionsProjection
 from projections.shadow import SUFFIX, RebuildStopped
+from projections.staging import Staging
 from projections.switching import REPLACED
 from store.plain import plain_entries
 from store.schema import tracking
@@ -418,6 +420,38 @@ def test_an_event_that_cannot_be_folded_ends_a_rebuild_there(
             rebuilt(driver)
     assert rebuilt(driver, dry_run=True).identical, "as far as the live tables have come"
     assert set(driver.active()) == sessions
+
+
+def test_a_session_that_is_created_twice_ends_a_rebuild_at_the_second_time(driver: Driver, database: Database):
+    driver.sign_in()
+    [_, created] = driver.service.recorder.select_events(driver.stream())
+    insert_as_owner(driver.service, database, replace(created, originator_id=driver.stream("mallory")))
+    driver.service.close()
+    set_tracked(driver, SessionsProjection.name, 3)
+    with pytest.raises(RebuildStopped, match="stopped at position 3,"):
+        rebuilt(driver)
+
+
+@pytest.mark.parametrize("stops_at", ["pour", "switch"])
+def test_a_rebuild_that_ended_before_or_after_its_rows_were_written_goes_on(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, stops_at: str
+):
+    class Stopped(Exception):
+        pass
+
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    sessions = [driver.sign_in() for _ in range(2)]
+    driver.touch(sessions[0])
+    driver.revoke(sessions[1])
+    with monkeypatch.context() as killed:
+        killed.setattr({"pour": Staging, "switch": projections.rebuild._Rebuild}[stops_at], stops_at, stop)
+        with pytest.raises(Stopped):
+            rebuilt(driver)
+    driver.revoke(sessions[0])
+    assert rebuilt(driver).identical
+    assert not any(SUFFIX in name for _, name, _ in names(driver))
 
 
 # -- while the ledger goes on

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Boolean, Column, LargeBinary, MetaData, Table, Text, select
 
 from api.service import Service
-from store.bulk import insert_many, update_many
+from store.bulk import delete_many, insert_many, update_many
 from store.schema import Id, Micros
 
 metadata = MetaData()
@@ -55,6 +55,13 @@ def test_of_two_rows_with_one_key_the_last_one_counts(filled: Service):
     with filled.database.transaction() as connection:
         update_many(things.c.thing, things.c.at).run(connection, [(5, A), (6, B), (9, A)])
     assert [rows(filled)[key][1] for key in (A, B, C)] == [9, 6, 1]
+
+
+def test_rows_are_deleted_by_their_keys_in_any_form_of_an_id(filled: Service):
+    with filled.database.transaction() as connection:
+        for key in (A, B.bytes, uuid4().hex):
+            delete_many(things.c.thing).run(connection, [(key,)])
+    assert rows(filled) == {C: ROWS[2]}
 
 
 def test_a_key_that_is_not_there_and_no_rows_at_all_change_nothing(filled: Service):
