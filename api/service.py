@@ -40,10 +40,12 @@ from store.erasure import Erasure
 from store.keys import KeyStore
 from store.long_reads import LongReads
 from store.outcome import PATIENCE_S, given_up
+from store.raw_log import raw_log
 from store.reads import Reads
 from store.recorder import Factory, last_recorded_at
 from store.schema import create_log, create_working, missing_indexes, owns_log
 from store.sealing import SealingMapper
+from store.shape import differences
 from store.signing import signing_key_of
 from store.snapshots import Snapshotter
 from store.writer import BatchWriter, InlineProjection
@@ -80,6 +82,7 @@ class Service:
         for database in (self.database, self.keys_database):
             _check(database)
         _create_tables(self.database, stores.owner_url)
+        _check_shape(self.database)
         self.keys = KeyStore(self.keys_database, stores.master_key_file)
         self.keys.bind(self.database)
         self.erasure = Erasure(self.database, self.keys)
@@ -178,6 +181,13 @@ def _check_indexes(connection: Connection) -> None:
     if missing := missing_indexes(connection):
         fields = {"indexes": sorted(missing)}
         logger.warning("the log lacks an index; start once with DATABASE_OWNER_URL", extra={"fields": fields})
+
+
+def _check_shape(database: Database) -> None:
+    """Say what protects or proves the log no longer. The service does not need it, but those who trust it do."""
+    with raw_log(database) as log:
+        if found := [*differences(log)]:
+            logger.error("the log is not as it was made; verify it", extra={"fields": {"what": found}})
 
 
 async def durable(future: "Future[Recorded[T]]") -> Recorded[T]:

@@ -68,7 +68,8 @@ def raw_log(database: Database) -> Iterator[RawLog]:
             with psycopg.connect(**database.libpq(), autocommit=True) as connection:
                 yield PostgresqlLog(connection)
     except (sqlite3.Error, psycopg.Error) as error:
-        raise StoreUnavailable(f"The log cannot be read: {error}") from error
+        first_line, *_ = str(error).splitlines() or [repr(error)]
+        raise StoreUnavailable(f"The log cannot be read: {first_line}") from error
 
 
 class SqliteLog:

@@ -23,9 +23,9 @@ def differences(log: RawLog) -> Iterator[str]:
                 yield f"the table {table.name} has {'' if one in columns else 'not '}the column {one}"
         else:
             yield f"the table {table.name} is missing"
-    names = _NAME.findall("\n".join(SQLITE_TRIGGERS if log.is_sqlite else POSTGRESQL_TRIGGERS))
-    for name in names:
-        if name not in log.triggers():
+    at_work = log.triggers()
+    for name in _NAME.findall("\n".join(SQLITE_TRIGGERS if log.is_sqlite else POSTGRESQL_TRIGGERS)):
+        if name not in at_work:
             yield f"the trigger {name}, which protects the log, is missing or disabled"
 
 

@@ -17,6 +17,7 @@ from store.database import Database as Connections
 from store.master_key import MasterKeyError
 from store.schema import invalidations_index
 from tests.postgres import Database, PostgresCluster
+from tests.store.tampering import Tampering
 
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
@@ -69,6 +70,17 @@ def test_an_index_that_only_the_owner_can_make_is_missed_until_he_has(stores: St
         caplog.clear()
         open_and_close(replace(stores, owner_url=owner_url))
         assert ("the log lacks an index" in caplog.text) is warned
+
+
+def test_a_log_that_its_triggers_protect_no_longer_is_told_of(
+    stores: Stores, database: Database, caplog: pytest.LogCaptureFixture
+):
+    open_and_close(stores)
+    assert "the log is not as it was made" not in caplog.text
+    Tampering(database).close()
+    open_and_close(stores)
+    [record] = [record for record in caplog.records if "the log is not as it was made" in record.message]
+    assert "the trigger head_says_the_last, which protects the log, is missing or disabled" in record.fields["what"]
 
 
 @ON_POSTGRESQL
