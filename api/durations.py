@@ -22,8 +22,10 @@ class Kind(NamedTuple):
     """What is told of a request beside its duration: the labels, in this order."""
 
     http_request_method: str
+    url_scheme: str
     http_route: str
     http_response_status_code: str
+    error_type: str
 
 
 class _Series:
@@ -42,9 +44,13 @@ class RequestDurations(Collector):
     def __init__(self) -> None:
         self._series: dict[Kind, _Series] = {}
 
-    def add(self, method: str, route: str, status: int | None, seconds: float) -> None:
-        """A request that was answered, or whose client has left before there was a status. `route` is a template."""
-        kind = Kind(method if method in METHODS else OTHER, route, str(status or ""))
+    def add(self, method: str, scheme: str, route: str, status: int | None, seconds: float) -> None:
+        """A request that was answered, or whose client has left before there was a status. `route` is a template.
+
+        An error is what failed on our side, and its type is the status.
+        """
+        code = str(status or "")
+        kind = Kind(method if method in METHODS else OTHER, scheme, route, code, code if code >= "500" else "")
         series = self._series.get(kind)
         if series is None:
             series = self._series[kind] = _Series()

@@ -135,7 +135,8 @@ class _Exchange:
         """The request is over."""
         self._seconds = perf_counter() - self._started_at
         self._route = _route(self._scope)
-        durations.add(self._scope["method"], self._route, self._status, self._seconds)
+        scheme = "https" if self._scope.get("scheme") == "https" else "http"
+        durations.add(self._scope["method"], scheme, self._route, self._status, self._seconds)
 
     def line(self, with_client: bool) -> str:
         """For the access log: a JSON object, never with a query string (WEB-03), every character escaped (T-08)."""

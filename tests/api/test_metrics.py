@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +15,9 @@ from tests.api.client import ADMIN, Api, bearer, settled, until
 from tests.api.conftest import OpenApi
 
 LABELS = {
-    "http_server_request_duration_seconds": {"http_request_method", "http_route", "http_response_status_code"},
+    "http_server_request_duration_seconds": {
+        *("http_request_method", "url_scheme", "http_route", "http_response_status_code", "error_type"),
+    },
     "ledger_events_appended_total": {"topic"},
     "ledger_commands_refused_total": {"reason"},
     "ledger_follower_position": {"follower"},
@@ -74,6 +77,19 @@ def test_obs_05_the_buckets_are_those_that_opentelemetry_names(api: Api):
     ]
     assert bounds == [*map(str, BOUNDS_S), "+Inf"]
     assert BOUNDS_S == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+
+def test_obs_05_the_scheme_and_what_failed_on_our_side_are_told(api: Api, monkeypatch: pytest.MonkeyPatch):
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(api.app.state.presenter, "one", broken)
+    api.get("/api/auth/session", api.sign_in().bearer)
+    api.get("/api/auth/session")
+    told = [s.labels for s in samples(api) if s.name == f"{SECONDS}_count"]
+    assert {labels["url_scheme"] for labels in told} == {"https"}
+    assert [labels["error_type"] for labels in told if labels["http_response_status_code"] == "500"] == ["500"]
+    assert {labels["error_type"] for labels in told if labels["http_response_status_code"] < "500"} == {""}
 
 
 def test_what_a_stranger_sends_makes_no_series_of_its_own(api: Api):
