@@ -5,20 +5,13 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, select
 
 from domain.events import Fact, Sealed, SessionCreated
 from projections.sessions import SessionsProjection
-from store.log import PAGE, Record, last_position, pages, stream_pages
-from store.schema import events
+from store.log import Record, last_position, pages, stream_backwards, stream_pages
 from store.sealing import SealingMapper
 
-_BACKWARDS = (
-    select(*(events.c[name] for name in Record._fields))
-    .where(events.c.stream == bindparam("stream"), events.c.version < bindparam("version"))
-    .order_by(events.c.version.desc())
-    .limit(PAGE)
-)
 _COMMON = {field.name for field in fields(Fact)} | {"originator_topic"}
 
 
@@ -76,18 +69,14 @@ class Storyteller:
     def _find(self, fact: Fact, event_id: UUID) -> Cause | None:
         """A fact about many is alone in the stream that is named as their correlation id; others are his own."""
         places = ((fact.correlation_id, 2), (fact.originator_id, fact.originator_version))
-        records = (record for stream, version in places for record in self._backwards(stream, version))
+        records = (
+            record for stream, version in places for record in stream_backwards(self._connection, stream, version)
+        )
         named = event_id.hex.encode()
         for record in records:
             if named in record.state and self._fact(record).event_id == event_id:
                 return Cause(record.position, record.topic, event_id)
         return None
-
-    def _backwards(self, stream: UUID, version: int) -> Iterator[Record]:
-        """The records of a stream below `version`, last one first."""
-        while page := self._connection.execute(_BACKWARDS, {"stream": stream, "version": version}).all():
-            yield from (Record(*row) for row in page)
-            version = page[-1].version
 
     def _fact(self, record: Record) -> Any:
         return self._mapper.to_domain_event(record.stored)
@@ -112,4 +101,4 @@ def _stream_in_log(connection: Connection, session_id: UUID) -> UUID | None:
 
 def is_known(connection: Connection, stream: UUID) -> bool:
     """Whether the log holds this stream."""
-    return connection.execute(_BACKWARDS, {"stream": stream, "version": 2}).first() is not None
+    return next(stream_backwards(connection, stream, 2), None) is not None

@@ -31,9 +31,9 @@ class Record(NamedTuple):
         return StoredEvent(self.stream, self.version, self.topic, self.state)
 
 
+_RECORDS = select(*(events.c[name] for name in Record._fields))
 _PAGE = (
-    select(*(events.c[name] for name in Record._fields))
-    .where(events.c.position > bindparam("after"), events.c.position <= bindparam("until"))
+    _RECORDS.where(events.c.position > bindparam("after"), events.c.position <= bindparam("until"))
     .order_by(events.c.position)
     .limit(bindparam("size"))
 )
@@ -51,8 +51,7 @@ def pages(connection: Connection, after: int, until: int, size: int = PAGE) -> I
 
 
 _STREAM_PAGE = (
-    select(*(events.c[name] for name in Record._fields))
-    .where(
+    _RECORDS.where(
         events.c.stream == bindparam("stream"),
         events.c.version > bindparam("version"),
         events.c.position > bindparam("after"),
@@ -74,6 +73,20 @@ def stream_pages(
             yield page
         if len(page) < PAGE:
             return
+        version = page[-1].version
+
+
+_BACKWARDS = (
+    _RECORDS.where(events.c.stream == bindparam("stream"), events.c.version < bindparam("version"))
+    .order_by(events.c.version.desc())
+    .limit(PAGE)
+)
+
+
+def stream_backwards(connection: Connection, stream: UUID, version: int) -> Iterator[Record]:
+    """The records of a stream below `version`, last one first."""
+    while page := connection.execute(_BACKWARDS, {"stream": stream, "version": version}).all():
+        yield from map(Record._make, page)
         version = page[-1].version
 
 
