@@ -1,8 +1,7 @@
 """What an auditor asks for, as it comes in a query: by type, user, session, actor and time."""
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -13,26 +12,20 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     StringConstraints,
-    TypeAdapter,
-    ValidationError,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from api.names import Documented, UserId
 from api.parameters import Uuid, refused
-from api.schemas import Moment
 from projections.audit_filter import AuditFilter, event_types
+from projections.moments import first_moment, last_moment
 from store.clock import to_micros
 
 _ACTOR = (
     r"^(self|operator|user:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|key:([0-9a-f]{12}|bootstrap)|policy:[a-z-]{1,64})$"
 )
 """Nothing that could be a person's own name: the question is recorded."""
-
-_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
-_A_DAY = timedelta(days=1) - timedelta(microseconds=1)
 
 
 class _EventType:
@@ -48,24 +41,12 @@ def _known(event_type: str) -> str:
     return event_type
 
 
-def first_moment(text: str) -> datetime:
-    """The moment that RFC 3339 writes so; a date alone is the first one of that day, UTC. Raises ValueError."""
-    if _DATE.fullmatch(text):
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
-    try:
-        return _MOMENT.validate_python(text)
-    except ValidationError:
-        raise ValueError("not a moment as RFC 3339 writes it, nor a date (in a query, write + as %2B)") from None
-
-
-def last_moment(text: str) -> datetime:
-    """The same; a date alone is the last microsecond of that day, UTC."""
-    return first_moment(text) + (_A_DAY if _DATE.fullmatch(text) else timedelta())
-
-
 def _checked(read: Callable[[str], datetime]) -> AfterValidator:
     def check(text: str) -> str:
-        read(text)
+        try:
+            read(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, nor a date (in a query, write + as %2B)") from None
         return text
 
     return AfterValidator(check)

@@ -1,7 +1,6 @@
 """What goes over the wire. Names are Aero2's; unknown members of a request are refused (API-12)."""
 
 import ipaddress
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -22,6 +21,7 @@ from starlette.responses import Response
 
 from api.names import Documented, NewName, UserId
 from domain.events import EndReason
+from projections.moments import RFC_3339, exact_moment
 
 
 class Json(Response):
@@ -37,7 +37,6 @@ TOKEN_PATTERN = r"^[A-Za-z0-9_-]{43}$"
 TOKEN_EXAMPLE = "AHk3p0mLr4dV5b8yqWz1nXcTfGhJ2sKe6uQiOaPvRtM"
 NO_NUL_PATTERN = r"^[^\u0000]*$"
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 
 
@@ -64,8 +63,8 @@ def _moment(value: object) -> object:
     match value:
         case bool():
             raise ValueError("not a moment")
-        case str() if not _RFC_3339.fullmatch(value):
-            raise ValueError("not a moment as RFC 3339 writes it")
+        case str():
+            return exact_moment(value)
         case int() | float():
             return _since_1970(value)
     return value
@@ -77,13 +76,6 @@ def _since_1970(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("not a moment of the years 1 to 9999 in UTC") from None
-
-
 Token = Annotated[str, StringConstraints(pattern=TOKEN_PATTERN)]
 Method = Annotated[NewName, StringConstraints(max_length=64)]
 Address = Annotated[str, AfterValidator(_address), Documented(anyOf=[{"format": "ipv4"}, {"format": "ipv6"}])]
@@ -92,7 +84,6 @@ Moment = Annotated[
     AwareDatetime,
     Field(strict=False),
     BeforeValidator(_moment),
-    AfterValidator(_in_utc),
     Documented(
         type=["string", "number"], format="date-time", minimum=_FIRST_SECOND, maximum=_LAST_SECOND
     ),  # each keyword speaks of one of the types
@@ -100,8 +91,7 @@ Moment = Annotated[
 MomentInUrl = Annotated[
     AwareDatetime,
     BeforeValidator(_moment),
-    AfterValidator(_in_utc),
-    Documented(pattern=_RFC_3339.pattern),
+    Documented(pattern=RFC_3339.pattern),
 ]
 
 

@@ -1,30 +1,28 @@
-"""Moments as a person types them."""
+"""Moments as a person types and reads them."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 
 import typer
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+from projections import moments
 
 
 def moment(text: str) -> datetime:
-    """RFC 3339 with its offset; or a date, which is its first instant in UTC."""
-    try:
-        parsed = datetime.fromisoformat(text)
-        if _DATE.fullmatch(text):
-            return parsed.replace(tzinfo=UTC)
-        if parsed.tzinfo is not None and _DATE.match(text):
-            return parsed.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise typer.BadParameter(f"{text!r} is not like 2026-11-23T10:00:00Z, nor a date like 2026-11-23.")
+    """RFC 3339 with its offset; or a date, which is its first moment in UTC."""
+    return _read(moments.first_moment, text)
 
 
 def last_moment(text: str) -> datetime:
-    """The same; but a date is its last instant, so that the day is in."""
-    day = timedelta(days=1, microseconds=-1) if _DATE.fullmatch(text) else timedelta()
-    return moment(text) + day
+    """The same; but a date is its last moment, so that the day is in."""
+    return _read(moments.last_moment, text)
+
+
+def _read(read: Callable[[str], datetime], text: str) -> datetime:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not like 2026-11-23T10:00:00Z, nor a date like 2026-11-23.") from error
 
 
 def shown(at: datetime) -> str:
