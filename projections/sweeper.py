@@ -11,7 +11,8 @@ from domain.policies import EndSessionsOnTimeout
 from projections.follower import Follower
 from projections.places import ANSWER_S
 from projections.session_views import streams_to_settle
-from store.clock import MAX_DRIFT_S, Clock
+from store.audit_access import HOUR, forget_old_accesses
+from store.clock import MAX_DRIFT_S, Clock, to_micros
 from store.database import Database
 from store.idempotency import forget_old
 
@@ -40,6 +41,7 @@ class Sweeper:
         self._follower = follower
         self._clock = clock
         self._new_id = new_id
+        self._hour = -1
         self._stopping = threading.Event()
         self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger-sweeper", daemon=True)
@@ -58,7 +60,7 @@ class Sweeper:
         self._awake.set()
 
     def sweep(self) -> int:
-        """End what time has ended by now, and forget idempotency keys that are too old; the number of sessions ended.
+        """End what time has ended by now, and forget what is too old; the number of sessions ended.
 
         A user whose sessions cannot be ended is told in the log, and holds up nobody else.
         """
@@ -74,6 +76,9 @@ class Sweeper:
             after = streams[-1]
         with self._database.transaction() as connection:
             forget_old(connection, now)
+            if self._hour != (hour := to_micros(now) // HOUR):
+                forget_old_accesses(connection, to_micros(now))
+        self._hour = hour
         return ended
 
     def _count(self, stream: UUID, ending: "Future[Recorded[int]]") -> int:

@@ -15,12 +15,14 @@ from domain.session import Limits
 from domain.user import EXPIRY, SignIn
 from projections import sweeper as sweeping
 from projections.sweeper import Sweeper
+from store.audit_access import record_access
 from store.clock import to_micros
 from store.schema import idempotency
 from tests.clock import NOON, ManualClock
 from tests.conftest import OpenService
 from tests.projections.conftest import Drive
 from tests.projections.driver import Driver, request, until
+from tests.store.given import accesses
 
 IDLE = Limits().normal.idle
 A_MOMENT = 1e-6
@@ -50,6 +52,18 @@ def test_a_sweep_leaves_alone_what_time_has_not_ended(driver: Driver, clock: Man
     assert driver.service.sweeper.sweep() == 0
     assert [fact.session_id for fact in driver.facts(SessionRevoked)] == [idle]
     assert driver.active() == [remembered]
+
+
+def test_looks_at_the_audit_log_are_kept_for_a_year_and_some_weeks(driver: Driver, clock: ManualClock):
+    with driver.service.database.transaction() as connection:
+        record_access(connection, "key:a", "x", clock.micros())
+    left = []
+    for days in (0, 366, 33, 2):
+        clock.advance(days * DAY)
+        driver.service.sweeper.sweep()
+        with driver.service.database.reading() as connection:
+            left.append(len(accesses(connection)))
+    assert left == [1, 1, 1, 0]
 
 
 def test_a_disabled_users_sessions_are_not_taken_for_timeouts(driver: Driver, clock: ManualClock):
