@@ -4,20 +4,19 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from sqlalchemy import Connection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from api.audit import Auditor
 from api.body import StrictRoute
-from api.credentials import Authorized, Needs
 from api.errors import Problem, problem_responses
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
 from api.parameters import PlainDigits, refused
 from api.schemas import ConsistencyProof, InclusionProof
 from api.service import Service
 from domain.errors import StoreUnavailable
-from store.api_keys import Scope
 from store.checkpoints import Published, latest
 from store.merkle import ProofRefused, check_consistency, check_inclusion, consistency_proof, inclusion_proof, root
 from store.tree import Tree, TreeIncomplete
@@ -28,7 +27,6 @@ router = APIRouter(
     prefix="/api/ledger", tags=["evidence"], route_class=StrictRoute, generate_unique_id_function=operation_id
 )
 
-Auditor = Annotated[Authorized, Depends(Needs(Scope.AUDIT_READ))]
 Position = Annotated[int, Query(ge=1, le=LARGEST, description="Of an event in the log.", examples=[1]), PlainDigits]
 From = Annotated[
     int, Query(alias="from", ge=1, le=LARGEST, description="The smaller size of the log.", examples=[1]), PlainDigits

@@ -5,15 +5,16 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.requests import Request as HttpRequest
 
+from api.audit import Auditor
 from api.audit_access import note_access
 from api.audit_filter import AuditQuestion
 from api.body import StrictRoute
-from api.credentials import Authorized, Needs, still_holds
+from api.credentials import Authorized, still_holds
 from api.errors import problem_responses
 from api.long_answers import BrokenOff, LongAnswer, Places
 from api.openapi import BEARER, USER_PROBLEMS, operation_id
@@ -22,7 +23,6 @@ from api.service import Service
 from domain.errors import LedgerError
 from projections.cloud_events import Unreadable
 from projections.export import Chunk, Format, export
-from store.api_keys import Scope as KeyScope
 
 router = APIRouter(tags=["audit"], route_class=StrictRoute, generate_unique_id_function=operation_id)
 
@@ -69,7 +69,7 @@ _ANSWER: dict[int | str, Any] = {
             responses={**problem_responses(*USER_PROBLEMS, "busy"), **_ANSWER}, openapi_extra=BEARER)  # fmt: skip
 async def export_audit(
     http: HttpRequest,
-    by: Annotated[Authorized, Depends(Needs(KeyScope.AUDIT_READ))],
+    by: Auditor,
     asked: Annotated[ExportQuestion, Query()],
 ) -> StreamingResponse:
     """Every event that fits, whatever their number. What is personal stays sealed, for everybody."""

@@ -1,7 +1,6 @@
 """What an auditor asks for: the same question to the audit read model, to the log, and to an export."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -9,6 +8,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from domain.events import Fact
+from store.legible import kinds_of
 from store.recorder import Entry
 
 
@@ -53,10 +53,4 @@ class AuditFilter:
 @cache
 def event_types() -> tuple[str, ...]:
     """Every type of event that there is."""
-    return tuple(sorted({fact.TOPIC for fact in _subclasses(Fact) if hasattr(fact, "TOPIC")}))
-
-
-def _subclasses(kind: Any) -> Iterator[Any]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
+    return tuple(sorted({kind.TOPIC for kind in kinds_of(Fact)}))

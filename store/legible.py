@@ -51,7 +51,7 @@ class Legible:
 
     def __init__(self, mapper: Mapper[Any]) -> None:
         self._mapper = mapper
-        self._topics = {kind.TOPIC for kind in _kinds(Fact)}
+        self._topics = {kind.TOPIC for kind in kinds_of(Fact)}
         self._forms = {topic: form for topic in self._topics if (form := _form(resolve_topic(topic)))}
 
     def __call__(self, topic: str, state: bytes) -> bool:
@@ -71,8 +71,9 @@ class Legible:
         return True
 
 
-def _kinds(kind: Any) -> list[Any]:
-    below = [each for one in kind.__subclasses__() for each in _kinds(one)]
+def kinds_of(kind: Any) -> list[Any]:
+    """Each kind of fact that has a topic of its own, of a class and those below it."""
+    below = [each for one in kind.__subclasses__() for each in kinds_of(one)]
     return [*([kind] if "TOPIC" in vars(kind) else []), *below]
 
 
