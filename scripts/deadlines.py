@@ -13,6 +13,7 @@ from api.errors import Problem, problem_response
 
 DEADLINE_S = 10
 FAREWELL_S = 5
+MAX_HEAD = 64 * 1024
 TICKS_A_SECOND = 10  # of uvicorn's main loop
 
 _log = logging.getLogger("ledger.deadlines")
@@ -28,11 +29,21 @@ class PunctualProtocol(HttpToolsProtocol):
     """
 
     _sweeps: int | None = 0  # since the message that is arriving began; None while there is none
+    _head = 0  # bytes of the head that is arriving, but for the first that came
     _farewell = 0  # sweeps since the connection was told to close
+
+    def data_received(self, data: bytes) -> None:
+        """Refuse a head that does not end: uvicorn would keep all of it, in time that grows with its square."""
+        if self._sweeps is not None and self._has_begun() and not self._is_running():
+            self._head += len(data)
+            if self._head > MAX_HEAD:
+                self.send_400_response(f"The head of a request may have {MAX_HEAD} bytes.")
+                return
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._sweeps = 0
+        self._sweeps = self._head = 0
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

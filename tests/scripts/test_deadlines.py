@@ -1,9 +1,11 @@
 """A request arrives in time or its connection ends; whoever waits for us is not blamed (T-15)."""
 
 import json
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,14 @@ def test_a_request_that_does_not_arrive_in_time_is_answered_408(server: HastySer
     counts = [json.loads(line) for line in server.log_text.splitlines()]
     assert sum(line["refused"] for line in counts if line["logger"] == "ledger.deadlines") == len(LATE)
     assert "Traceback" not in server.log_text
+
+
+def test_a_head_without_end_is_refused_before_it_fills_memory(server: HastyServer):
+    for field in (b"x" * 2**16, b"X: y\r\n" * 2**13):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client, suppress(ConnectionError):
+            client.sendall(CHECK[:-2] + b"X: ")
+            sent = [client.send(field) for _ in range(64)]
+            assert problem(client.recv(65_536)) == (400, "bad-request"), sum(sent)  # or reset, before it was read
 
 
 NO_REQUEST = {
