@@ -1,8 +1,8 @@
 """`GET /api/audit/export`: the log, or a part of it, as a stream. Read from the log itself, so it never lags."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -76,12 +76,14 @@ async def export_audit(
     service: Service = http.app.state.service
     wanted = asked.asks(service.keys.pseudonym)
     told = {"format": asked.format, "after": asked.after or None, **wanted.given()}
-    await asyncio.to_thread(note_access, service, by, "export", **told)
+    await service.long_reads.run(lambda _: note_access(service, by, "export", **told))
     exports: Places = http.app.state.exports
     exports.enter(by.name)
     try:
         chunks = export(service.database, wanted, asked.format, http.app.state.origin, asked.after)
-        first = await asyncio.to_thread(next, chunks)  # of CloudEvents: what cannot be read is answered with a problem
+        first = await service.exporting.run(
+            partial(next, chunks)
+        )  # of CloudEvents: what cannot be read is answered with a problem
     except BaseException:
         exports.leave(by.name)
         raise
@@ -92,10 +94,11 @@ async def export_audit(
 
 async def _lines(http: HttpRequest, by: Authorized, first: Chunk, chunks: Iterator[Chunk]) -> AsyncIterator[bytes]:
     """Made in worker threads. Raises `BrokenOff`."""
+    service: Service = http.app.state.service
     exports: Places = http.app.state.exports
     yield first.lines
     try:
-        while chunk := await asyncio.to_thread(next, chunks, None):
+        while chunk := await service.exporting.run(partial(next, chunks, None)):
             if exports.closed.is_set() or not await still_holds(http, by):
                 raise BrokenOff("The credential was revoked meanwhile, or the service ends.")
             if chunk.lines:

@@ -1,6 +1,6 @@
 """Whether this process lives, and whether it should get requests."""
 
-import asyncio
+from functools import partial
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -34,7 +34,7 @@ async def readyz(http: HttpRequest) -> Readiness:
     if abs(drift_s) > MAX_DRIFT_S:
         raise Problem("clock-drift", f"The wall clock is {drift_s:.0f} s away from the clock of the ledger.")
     await service.key_reads.rows(stream_keys_query(1), s0=UUID(int=0))  # every check may need a key
-    found, sealing = await asyncio.to_thread(_progress, service)
+    found, sealing = await service.probing.run(partial(_progress, service))
     return Readiness(
         status="degraded" if sealing.refused or any(each.parked for each in found) else "ready",
         is_leader=service.follower.is_leading,

@@ -1,7 +1,7 @@
 """`GET /metrics`: what Prometheus asks for (OBS-05, OBS-06). No label names a person, a session or an address."""
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -35,7 +35,8 @@ async def metrics(http: HttpRequest) -> Response:
 
     It is answered also when the store is not: `ledger_store_up` is 0 then, and what is known of the store is left out.
     """
-    text = await asyncio.to_thread(generate_latest, http.app.state.metrics)
+    service: Service = http.app.state.service
+    text = await service.probing.run(partial(generate_latest, http.app.state.metrics))
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

@@ -268,8 +268,10 @@ class BulkRevoked(Message):
 
     message: str = Field(examples=["Sessions revoked"])
     dry_run: bool = Field(examples=[False])
-    revoked_count: int = Field(description="Sessions.", examples=[120])
-    user_count: int = Field(description="Users whose sessions these are.", examples=[80])
+    revoked_count: int | None = Field(
+        description="Sessions; null when everybody was signed out and to count them took too long.", examples=[120]
+    )
+    user_count: int | None = Field(description="Users whose sessions these are.", examples=[80])
     created_before: datetime = Field(
         description="Sessions created before this moment were meant.", examples=["2026-11-26T10:00:00Z"]
     )

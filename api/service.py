@@ -48,6 +48,7 @@ from store.sealing import SealingMapper
 from store.shape import differences
 from store.signing import signing_key_of
 from store.snapshots import Snapshotter
+from store.workers import Workers
 from store.writer import BatchWriter, InlineProjection
 
 T = TypeVar("T")
@@ -117,6 +118,8 @@ class Service:
         self.key_reads = Reads(self.keys_database)
         self.sessions = SessionQueries(self.reads, self.clock)
         self.long_reads = LongReads(self.database)
+        self.probing, self.erasing = Workers(2, "probes"), Workers(2, "erasures")
+        self.exporting = Workers(4, "exports")
 
     def _erase_again(self) -> None:
         """Before anything is served, destroy the keys of erased users that a restored backup has brought back."""
@@ -134,7 +137,8 @@ class Service:
 
     def close(self) -> None:
         """Stop following, answer what was submitted, seal it, then let go of the databases."""
-        self.long_reads.close()
+        for workers in (self.long_reads, self.probing, self.erasing, self.exporting):
+            workers.close()
         self.sweeper.close()
         self.follower.close()
         self.writer.close()
@@ -174,13 +178,13 @@ def _check_ownership(connection: Connection, owner_url: str | None) -> None:
     if connection.dialect.name == "postgresql" and owns_log(connection):
         if owner_url:
             raise StoreUnavailable("The service's own role owns the table events; let the owner role own it.")
-        logger.warning("the service's role owns the log and could drop its triggers; see DATABASE_OWNER_URL")
+        logger.warning("the service's role owns the log and could drop its triggers; see LEDGER_DATABASE_OWNER_URL")
 
 
 def _check_indexes(connection: Connection) -> None:
     if missing := missing_indexes(connection):
         fields = {"indexes": sorted(missing)}
-        logger.warning("the log lacks an index; start once with DATABASE_OWNER_URL", extra={"fields": fields})
+        logger.warning("the log lacks an index; start once with LEDGER_DATABASE_OWNER_URL", extra={"fields": fields})
 
 
 def _check_shape(database: Database) -> None:

@@ -1,6 +1,6 @@
 """What an administrator does to a user: see his sessions, end them, disable him, enable him, forget him."""
 
-import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -114,7 +114,7 @@ async def erase_user(http: HttpRequest, user_id: Id, by: Admin) -> ErasedUser:
     _refuse_segments(http)
     service = http.app.state.service
     await durable(service.ledger.erase_user(user_id, await by.command()))
-    await asyncio.to_thread(service.erasure.carry_out, service.keys.pseudonym(user_id))
+    await service.erasing.run(partial(service.erasure.carry_out, service.keys.pseudonym(user_id)))
     return ErasedUser(message="User erased", user_id=user_id, erased=True)
 
 

@@ -115,6 +115,7 @@ class EndSessionsOnTimeout:
 def _when_all(answers: "Sequence[Future[Recorded[int]]]") -> "Future[Recorded[int]]":
     """The sum of the answers, at the last of their positions, once all are there; or the first error among them."""
     whole: Future[Recorded[int]] = Future()
+    whole.set_running_or_notify_cancel()  # what it stands for is under way, and cannot be taken back
     left, lock = len(answers), threading.Lock()
 
     def one_is_there(_: "Future[Recorded[int]]") -> None:

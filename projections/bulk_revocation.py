@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from eventsourcing.persistence import Mapper
-from sqlalchemy import distinct, func, select
+from sqlalchemy import Connection, distinct, func, select
 
 from domain.events import EndReason, SessionRevoked
 from projections.session_views import active_before
 from store.clock import to_micros
-from store.database import Database
 from store.recorder import EventRecorder
 
 PAGE = 1_000
@@ -24,13 +23,12 @@ class Count(NamedTuple):
     users: int
 
 
-def count_active(database: Database, now: datetime, before: datetime, users: Sequence[UUID] | None) -> Count:
+def count_active(connection: Connection, now: datetime, before: datetime, users: Sequence[UUID] | None) -> Count:
     """The sessions, of these users or of everybody, that are active now and were created before then."""
     table, condition = active_before(users)
     query = select(func.count(), func.count(distinct(table.c.stream))).where(condition)
     values = {"now": to_micros(now), "created_before": to_micros(before)}
-    with database.reading() as connection:
-        return Count(*connection.execute(query, values).one())
+    return Count(*connection.execute(query, values).one())
 
 
 def count_ended(

@@ -18,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 from domain.errors import StoreUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
-STATEMENT_TIMEOUT_MS = 5_000
+UNANSWERED_MS = 5_000
 CONNECT_TIMEOUT_S = 3  # also for a connection of a pool that has given out all
 CUT_OFF_MS = 100
 
@@ -39,7 +39,10 @@ sqlite3.register_converter("UUID", _uuid)
 
 
 class Database:
-    """Two ways in: `transaction()` writes; `reading()` sees what is committed and never waits for a writer."""
+    """Two ways in: `transaction()` writes; `reading()` sees what is committed and never waits for a writer.
+
+    Each raises `StoreUnavailable` when no connection of its pool becomes free in time.
+    """
 
     def __init__(self, url: str, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         """`settings`: of PostgreSQL, for those who read."""
@@ -59,24 +62,24 @@ class Database:
     def libpq(self) -> dict[str, Any]:
         """How to connect to PostgreSQL without SQLAlchemy; of several hosts, the one that answers."""
         _, arguments = self._reader.dialect.create_connect_args(self.url)
-        return {**_LIBPQ, **arguments}
+        return {**arguments, **_LIBPQ}
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A write transaction, committed at the end of the block. On SQLite it holds the write lock from its start."""
-        with self._writer.begin() as connection:
+        with _connected(self._writer) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read-only connection in autocommit: each statement sees what was committed when it began."""
-        with self._reader.connect() as connection:
+        with _connected(self._reader) as connection:
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A read-only transaction: all its statements see what was committed when the first of them began."""
-        with self._reader.connect() as connection:
+        with _connected(self._reader) as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN")
             else:
@@ -133,12 +136,19 @@ class Database:
                     raise StoreUnavailable(f"PostgreSQL runs with {name} = {value}; {' or '.join(values)} is needed.")
 
 
+def _connected(engine: Engine) -> Connection:
+    try:
+        return engine.connect()
+    except NoConnectionFree as error:
+        raise StoreUnavailable(f"All connections to the store are in use, for {CONNECT_TIMEOUT_S} s.") from error
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Say `StoreUnavailable` where the driver, or the library for it, says that the database failed or has no room."""
+    """Say `StoreUnavailable` where the driver, or the library for it, says that the database failed."""
     try:
         yield
-    except (DBAPIError, NoConnectionFree, PersistenceError, sqlite3.Error) as error:
+    except (DBAPIError, PersistenceError, sqlite3.Error) as error:
         raise StoreUnavailable(f"The store does not answer or cannot write: {_first_line(error)}") from error
 
 
@@ -230,7 +240,8 @@ _LIBPQ = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
-    "tcp_user_timeout": STATEMENT_TIMEOUT_MS,
+    "tcp_user_timeout": UNANSWERED_MS,
+    "target_session_attrs": "primary",  # a standby does not know yet what was revoked a moment ago
     "application_name": "session-ledger",
 }
 
@@ -250,7 +261,7 @@ def _postgresql(url: str, settings: Mapping[str, Any] = MappingProxyType({}), *,
     def set_up(connection: Any, _: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
-            cursor.execute(f"SET idle_in_transaction_session_timeout = {2 * STATEMENT_TIMEOUT_MS}")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {2 * UNANSWERED_MS}")
             cursor.execute(f"SET default_transaction_read_only = {'on' if read_only else 'off'}")
             for name, value in settings.items():
                 cursor.execute(f"SET {name} = {value}")

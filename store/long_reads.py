@@ -1,16 +1,16 @@
 """Reads that may be long, for auditors: in a few threads, with connections of their own, each for a bounded time."""
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from domain.errors import LedgerBusy
 from store.database import Database, store_errors
+from store.workers import Workers
 
 WORKERS, WAITING = 4, 32
 LONGEST_S = 5.0
@@ -29,16 +29,16 @@ class LongReads:
             "enable_bitmapscan": "off",  # it would read and sort all of a user's events to show the last few
         }
         self._database = Database(database.url.render_as_string(hide_password=False), settings)
-        self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="ledger-long-reads")
+        self._workers = Workers(WORKERS, "long-reads")
         self._under_way = 0
 
     async def run(self, read: Callable[[Connection], T]) -> T:
-        """What `read` makes of a read-only connection. Raises `LedgerBusy`, or `StoreUnavailable` also after 5 s."""
+        """What `read` makes of a read-only connection. Raises `LedgerBusy`, or `StoreUnavailable` if it is long."""
         if self._under_way >= WORKERS + WAITING:
             raise LedgerBusy("Too many long reads wait already.")
         self._under_way += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, read)
+            return await self._workers.run(partial(self._read, read))
         finally:
             self._under_way -= 1
 
@@ -49,7 +49,7 @@ class LongReads:
             yield connection
 
     def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._workers.close()
         self._database.close()
 
     def _read(self, read: Callable[[Connection], T]) -> T:

@@ -9,7 +9,7 @@ from domain.ledger import Recorded
 T = TypeVar("T")
 
 PATIENCE_S = 12.0
-"""More than all that the writer itself waits for, a lost connection and its second try included."""
+"""Longer than the writer mostly waits, for a held lock or a lost connection; not than both, one after another."""
 
 
 def outcome(future: "Future[Recorded[T]]") -> Recorded[T]:

@@ -15,9 +15,10 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg as postgresql
 
 from domain.errors import StoreUnavailable
-from store.database import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_MS, Database, connect_sqlite_reader
+from store.database import CONNECT_TIMEOUT_S, Database, connect_sqlite_reader
 
 POOL_SIZE = 8
+STATEMENT_TIMEOUT_MS = 5_000
 PATIENCE_S = 8.0
 
 Rows = list[tuple[Any, ...]]

@@ -6,6 +6,7 @@ Taken after the commit, off the writer's path; only the newest is kept. Losing o
 import logging
 import queue
 import threading
+from contextlib import suppress
 
 from domain.aggregate import Acting
 from domain.user import User, UserSnapshot
@@ -14,6 +15,7 @@ from store.sealing import SealingMapper
 
 EVERY = 250
 WAITING = 256
+CLOSE_S = 3.0
 
 logger = logging.getLogger("ledger.snapshots")
 
@@ -36,8 +38,10 @@ class Snapshotter:
             self._queue.put(UserSnapshot.take(aggregate))
 
     def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        """Write what waits, unless that takes long: a database that hangs is not waited for."""
+        with suppress(queue.Full):
+            self._queue.put(None, timeout=CLOSE_S)
+        self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         while snapshot := self._queue.get():

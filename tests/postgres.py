@@ -108,6 +108,19 @@ class PostgresCluster:
         """Brings the server back at the same address, unless it is there."""
         self._server.ensure_postgres_running()
 
+    @contextmanager
+    def as_standby(self) -> Iterator[None]:
+        """For so long it only replays what another server would send it, and answers who reads."""
+        self.stop()
+        (self._data / "standby.signal").touch()
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+            (self._data / "standby.signal").unlink()
+            self.start()
+
     def move_wal(self, directory: Path) -> None:
         """Lets the write-ahead log lie on another disk than the tables."""
         self.stop()

@@ -157,9 +157,20 @@ def test_a_lock_that_somebody_holds_is_a_503_and_passes(open_api: OpenApi, monke
 @ON_POSTGRESQL
 def test_a_server_that_has_stopped_answering_is_a_503(api: Api, postgres_cluster, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("store.reads.PATIENCE_S", 0.3)
+    monkeypatch.setattr("store.workers.PATIENCE_S", 0.3)
     alice = api.sign_in()
     with frozen(postgres_cluster):
+        for path in ("/readyz", "/metrics", "/api/audit", "/api/audit/export?format=ndjson", "/api/ledger/checkpoint"):
+            assert told(api.get(path, ADMIN)) == (503, "store-unavailable"), path
         assert api.get("/api/auth/session", alice.bearer).status_code == 503
+    until(lambda: api.is_active(alice.bearer))
+
+
+@ON_POSTGRESQL
+def test_a_standby_answers_no_check(api: Api, postgres_cluster: PostgresCluster):
+    alice = api.sign_in()
+    with postgres_cluster.as_standby():
+        assert told(api.get("/api/auth/session", alice.bearer)) == (503, "store-unavailable")
     until(lambda: api.is_active(alice.bearer))
 
 

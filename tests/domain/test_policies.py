@@ -1,20 +1,28 @@
 """The rules: the command that each gives, and its silences."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from uuid import UUID
 
 import pytest
 
 from domain.errors import StoreUnavailable
 from domain.events import EndReason
-from domain.ledger import Request, SessionLedger
-from domain.policies import DestroyKeyOnUserErased, EndSessionsOnTimeout, Policy, RevokeSessionsOnUserDisabled
+from domain.ledger import Recorded, Request, SessionLedger
+from domain.policies import (
+    DestroyKeyOnUserErased,
+    EndSessionsOnTimeout,
+    Policy,
+    RevokeSessionsOnRevocationRequested,
+    RevokeSessionsOnUserDisabled,
+)
 from domain.user import DISABLED, EXPIRY
 from tests.domain.direct_writer import DirectWriter, new_ledger
 from tests.domain.story import (
     GATEWAY,
     IDLE,
     LAPTOP,
+    NOON,
     PHONE,
     REQUEST,
     TABLET,
@@ -160,6 +168,16 @@ def test_an_answer_that_could_not_be_recorded_says_so(door: Door, monkeypatch: p
     monkeypatch.setattr(ledger, "save", refusing)
     with pytest.raises(StoreUnavailable):
         following(ledger).catch_up()
+
+
+def test_a_job_that_is_under_way_cannot_be_taken_back(door: Door, monkeypatch: pytest.MonkeyPatch):
+    ledger, _ = door
+    recording: Future[Recorded[int]] = Future()
+    monkeypatch.setattr(ledger, "revoke_sessions_before", lambda *_: recording)
+    job = RevokeSessionsOnRevocationRequested(ledger).carry_out([ALICE], NOON, EndReason.REVOKED_BY_ADMIN, ASKED)
+    assert not job.cancel()
+    recording.set_result(Recorded(2, 7))
+    assert job.result() == Recorded(2, 7)
 
 
 def refusing(*_: object) -> None:

@@ -165,3 +165,16 @@ def test_a_snapshotter_that_falls_behind_leaves_snapshots_out_and_holds_nothing_
         assert not considering.is_alive()
     service.close()
     assert WAITING <= len(kept(open_service())) <= WAITING + 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_it_closes_though_the_database_takes_nothing(service: Service, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("store.snapshots.CLOSE_S", 0.1)
+    state = {"created_on": str(NOON), "modified_on": str(NOON), "disabled": None, "erasure": None, "sessions": []}
+    with service.recorder.appending():
+        for _ in range(WAITING + 1):
+            service.snapshotter.consider(User.from_state(uuid4(), EVERY, state), since=0)
+        closing = threading.Thread(target=service.snapshotter.close)
+        closing.start()
+        closing.join(PATIENCE_S)
+        assert not closing.is_alive()

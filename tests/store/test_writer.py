@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -474,3 +474,24 @@ def test_what_others_wrote_while_a_commit_was_in_doubt_is_not_missed(
     fail_once_after_commit(service, monkeypatch)
     result(caller.creates("bob"))
     assert result(caller.touches(session)) is False
+
+
+def test_a_pool_without_a_free_connection_refuses_a_batch_at_once(
+    open_service: OpenService, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("store.database.CONNECT_TIMEOUT_S", 0.2)
+    service = open_service()
+    tries = []
+    monkeypatch.setattr(
+        service.writer,
+        "_commit",
+        lambda batch, commit=service.writer._commit: tries.append(len(batch)) or commit(batch),
+    )
+    with ExitStack() as everybody:
+        with suppress(StoreUnavailable):
+            while True:
+                everybody.enter_context(service.database.reading())
+        answers = [Caller(service).creates(f"user {i}") for i in range(8)]
+        assert {type(refusal(answer)) for answer in answers} == {StoreUnavailable}
+    assert sum(tries) == len(answers)
+    result(Caller(service).creates())
