@@ -47,8 +47,8 @@ class RawLog(Protocol):
         """Name, type and whether a value is required, of each column of a table; none where there is no such table."""
         ...
 
-    def triggers(self) -> set[str]:
-        """The names of the triggers of the log that are at work."""
+    def guards(self) -> list[Row]:
+        """What stands around the log, as statements: triggers at work and what they run, rules, keys of its tables."""
         ...
 
     def ask(self, sql: str, *arguments: Any) -> list[Row]:
@@ -80,6 +80,14 @@ class SqliteLog:
         "position < 1",
         "position > ? AND typeof(position) <> 'integer'",
     )
+    GUARDS = """
+        SELECT sql FROM sqlite_master WHERE type = 'trigger'
+        UNION ALL SELECT t.name || ': PRIMARY KEY (' || group_concat(c.name, ', ') || ')'
+          FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.name IN ('events', 'head') AND c.pk GROUP BY t.name
+        UNION ALL SELECT t.name || ': UNIQUE (' ||
+            (SELECT group_concat(name, ', ') FROM pragma_index_info(i.name)) || ')'
+          FROM sqlite_master t, pragma_index_list(t.name) i
+          WHERE t.name IN ('events', 'head') AND i."unique" AND NOT i.partial"""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -98,8 +106,8 @@ class SqliteLog:
     def columns(self, table: str) -> list[Row]:
         return self.ask('SELECT name, type, "notnull" FROM pragma_table_info(?)', table)
 
-    def triggers(self) -> set[str]:
-        return {name for (name,) in self.ask("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
+    def guards(self) -> list[Row]:
+        return self.ask(self.GUARDS)
 
     def ask(self, sql: str, *arguments: Any) -> list[Row]:
         try:
@@ -120,6 +128,22 @@ class PostgresqlLog:
         " FROM events WHERE position > ? AND position <= ? ORDER BY position"
     )
     LAST = "SELECT max(position)::int8 FROM events"
+    GUARDS = """
+        WITH guarded AS (SELECT * FROM pg_trigger
+          WHERE NOT tgisinternal AND tgrelid IN (to_regclass('events'), to_regclass('head')))
+        SELECT pg_get_triggerdef(oid, true) FROM guarded WHERE tgenabled IN ('O', 'A')
+        UNION SELECT 'CREATE FUNCTION ' || proname || '() RETURNS trigger LANGUAGE ' || lanname
+            || ' AS $$' || prosrc || '$$'
+          FROM guarded JOIN pg_proc p ON p.oid = tgfoid JOIN pg_language l ON l.oid = prolang
+        UNION SELECT 'ALTER FUNCTION ' || proname || '() SET '
+            || replace(setting, '=' || quote_ident(nspname) || ', ', ' = its own, ')
+          FROM guarded JOIN pg_proc p ON p.oid = tgfoid JOIN pg_namespace n ON n.oid = pronamespace,
+            unnest(proconfig) setting
+        UNION SELECT pg_get_ruledef(oid, true) FROM pg_rewrite
+          WHERE ev_class IN (to_regclass('events'), to_regclass('head'))
+        UNION SELECT relname || ': ' || replace(pg_get_constraintdef(c.oid, true), '"', '')
+          FROM pg_constraint c JOIN pg_class t ON t.oid = conrelid
+          WHERE contype <> 'n' AND conrelid IN (to_regclass('events'), to_regclass('head'))"""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
@@ -142,12 +166,8 @@ class PostgresqlLog:
             table,
         )
 
-    def triggers(self) -> set[str]:
-        found = self.ask(
-            "SELECT tgname::text FROM pg_trigger WHERE tgenabled IN ('O', 'A')"
-            " AND tgrelid IN (to_regclass('events'), to_regclass('head'))"
-        )
-        return {name for (name,) in found}
+    def guards(self) -> list[Row]:
+        return self.ask(self.GUARDS)
 
     def ask(self, sql: str, *arguments: Any) -> list[Row]:
         return self._connection.execute(sql.replace("?", "%s").encode(), arguments, binary=True).fetchall()

@@ -178,7 +178,7 @@ SQLITE_TRIGGERS = (
 POSTGRESQL_TRIGGERS = (
     """CREATE FUNCTION events_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
        BEGIN RAISE EXCEPTION 'events is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$""",
-    """CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON events
+    """CREATE TRIGGER events_no_change BEFORE DELETE OR UPDATE ON events
        FOR EACH ROW EXECUTE FUNCTION events_append_only()""",
     """CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events
        FOR EACH STATEMENT EXECUTE FUNCTION events_append_only()""",

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Iterator
 
-from sqlalchemy import Column, Dialect
+from sqlalchemy import Column, Dialect, PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store.raw_log import RawLog
 from store.schema import POSTGRESQL_TRIGGERS, SQLITE_TRIGGERS, bindings, checkpoints, events, head, tiles
 
-_NAME = re.compile(r"CREATE TRIGGER (\w+)")
+SHOWN = 100
+"""Characters of a statement that are told."""
+
+_SEARCH_PATH = re.compile(r"ALTER FUNCTION \w+\(\) SET search_path = %%I, pg_temp")
 
 
 def differences(log: RawLog) -> Iterator[str]:
@@ -23,10 +26,26 @@ def differences(log: RawLog) -> Iterator[str]:
                 yield f"the table {table.name} has {'' if one in columns else 'not '}the column {one}"
         else:
             yield f"the table {table.name} is missing"
-    at_work = log.triggers()
-    for name in _NAME.findall("\n".join(SQLITE_TRIGGERS if log.is_sqlite else POSTGRESQL_TRIGGERS)):
-        if name not in at_work:
-            yield f"the trigger {name}, which protects the log, is missing or disabled"
+    guards = {" ".join(statement.split()) for (statement,) in log.guards()}
+    for guard in sorted(guards ^ {*_guards(log.is_sqlite)}):
+        if guard in guards:
+            yield f"what does not belong to the log stands around it: {guard[:SHOWN]!r}"
+        else:
+            yield f"what protects the log is missing, changed or disabled: {guard[:SHOWN]!r}"
+
+
+def _guards(is_sqlite: bool) -> Iterator[str]:
+    """What stands around a new log, in the words of the catalogue, which are those of the statements that made it."""
+    for statement in SQLITE_TRIGGERS if is_sqlite else POSTGRESQL_TRIGGERS:
+        if statement.startswith("CREATE "):
+            yield " ".join(statement.split())
+        else:
+            yield from (found.replace("%%I", "its own") for found in _SEARCH_PATH.findall(statement))
+    for table in (events, head):
+        for key in table.constraints:
+            if isinstance(key, PrimaryKeyConstraint | UniqueConstraint):
+                kind = "PRIMARY KEY" if key is table.primary_key else "UNIQUE"
+                yield f"{table.name}: {kind} ({', '.join(column.name for column in key.columns)})"
 
 
 def _described(column: "Column[object]", kind: str) -> str:

@@ -1,9 +1,12 @@
 """Whatever is changed in the log of 300 events, by whoever may do anything to it, is found and named."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from uuid import uuid4
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
@@ -14,6 +17,7 @@ from domain.events import ClientDetails
 from domain.session import Session
 from store import pieces, versions
 from store.checking import Finding
+from store.database import Database as Store
 from store.notes import Signer
 from store.raw_log import COLUMNS
 from store.schema import bindings, checkpoints, tiles
@@ -351,7 +355,30 @@ def test_the_triggers_that_protect_the_log_must_be_at_work(few: Service, databas
     Tampering(database).close()
     beside = verified(few).beside
     assert len(beside) == (7 if database.kind == "sqlite" else 4)
-    assert all("which protects the log, is missing or disabled" in what for what in beside)
+    assert all("what protects the log is missing, changed or disabled: " in what for what in beside)
+
+
+ON_SQLITE = (
+    "DROP TRIGGER events_no_update; CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT 1; END",
+    "CREATE TRIGGER more BEFORE INSERT ON events BEGIN SELECT RAISE(IGNORE); END",
+)
+ON_POSTGRESQL = (
+    "CREATE OR REPLACE FUNCTION events_append_only() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "ALTER FUNCTION events_next_only() RESET search_path",
+    "CREATE TRIGGER more BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION events_append_only()",
+    "CREATE RULE more AS ON INSERT TO events DO INSTEAD NOTHING",
+    "ALTER TABLE events DROP CONSTRAINT events_pkey",
+    "ALTER TABLE events DROP CONSTRAINT events_stream_version",
+)
+
+
+def test_what_stands_around_the_log_is_compared_by_what_it_does(few: Service, database: Database):
+    told = [verified(few).beside]
+    for change in ON_SQLITE if database.kind == "sqlite" else ON_POSTGRESQL:
+        _as_owner(database, change)
+        told.append(verified(few).beside)
+        assert len(told[-1]) > len(told[-2]), change
+    assert told[0] == []
 
 
 @pytest.mark.parametrize("table", ["checkpoints", "tiles", "bindings"])
@@ -380,6 +407,15 @@ def test_a_log_is_verified_with_the_key_that_it_is_bound_to(few: Service):
     with few.database.transaction() as connection:
         connection.execute(bindings.delete().where(bindings.c.name == "signing-key"))
     assert verified(few).beside[0].startswith("the log is bound to no key")
+
+
+def _as_owner(database: Database, statements: str) -> None:
+    if database.kind == "sqlite":
+        with closing(sqlite3.connect(Store(database.url).path)) as file:
+            file.executescript(statements)
+    else:
+        with psycopg.connect(**Store(database.owner_url).libpq()) as owner:
+            owner.execute(statements.encode())
 
 
 # -- how it is done
