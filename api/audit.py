@@ -39,7 +39,7 @@ _PROBLEMS = (*USER_PROBLEMS, "busy")
 class Paging(BaseModel):
     """Which page of an answer: by `cursor`, or, near its beginning, by number."""
 
-    page: Annotated[int, Field(ge=1, le=DEEPEST), PlainDigits] | None = Field(
+    page: Annotated[int, Field(ge=1), PlainDigits] | None = Field(
         None, description="Which page; only the first 10,000 rows are had so.", examples=[None]
     )
     limit: Annotated[int, Field(ge=1, le=100), PlainDigits] = Field(50, description="Rows of a page.")

@@ -43,12 +43,24 @@ class Bulk:
         """Of several changes of one row the last one counts."""
         if self.kind is Kind.UPDATE:
             rows = list({row[-1]: row for row in rows}.values())
+        for statement, values in self._statements(connection, rows):
+            connection.exec_driver_sql(statement, values)
+
+    def returned(self, connection: Connection, rows: Sequence[Row]) -> list[Row]:
+        """What the database says of each row that it took."""
+        return [
+            tuple(row)
+            for statement, values in self._statements(connection, rows)
+            for row in connection.exec_driver_sql(statement, values)
+        ]
+
+    def _statements(self, connection: Connection, rows: Sequence[Row]) -> Iterator[tuple[str, tuple[Any, ...]]]:
         if connection.dialect.name == sqlite.dialect.name:
             for part in _parts(self._with_octets(rows)):
-                connection.exec_driver_sql(self._for_sqlite(len(part)), tuple(chain.from_iterable(part)))
+                yield self._for_sqlite(len(part)), tuple(chain.from_iterable(part))
         elif rows:
             columns = zip(self.columns, zip(*rows, strict=True), strict=True)
-            connection.exec_driver_sql(self._with_arrays, tuple(_array(column, values) for column, values in columns))
+            yield self._with_arrays, tuple(_array(column, values) for column, values in columns)
 
     def _with_octets(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Ids as SQLite has them."""
@@ -67,11 +79,13 @@ class Bulk:
         return self._statement.format(rows=f"(SELECT * FROM unnest({', '.join(arrays)}))")
 
 
-def insert_many(table: Table, *columns: Column[Any]) -> Bulk:
+def insert_many(table: Table, *columns: Column[Any], returning: Column[Any] | None = None) -> Bulk:
     """Rows of these columns; of all, as the table has them, where none are said."""
     columns = columns or tuple(table.c)
     names = ", ".join(column.name for column in columns)
     statement = f"WITH added ({names}) AS {{rows}} INSERT INTO {table.name} ({names}) SELECT * FROM added"
+    if returning is not None:
+        statement += f" RETURNING {returning.name}"
     return Bulk(Kind.INSERT, columns, statement)
 
 

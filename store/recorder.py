@@ -29,6 +29,7 @@ from eventsourcing.utils import Environment, EnvType, resolve_topic
 from sqlalchemy import Connection, bindparam, delete, exc, insert, select, update
 from sqlalchemy.dialects import postgresql
 
+from domain.errors import StoreUnavailable
 from store.bulk import insert_many
 from store.clock import Clock
 from store.database import Database
@@ -49,7 +50,7 @@ class Entry(NamedTuple):
 
 _STORED = (events.c.stream, events.c.version, events.c.topic, events.c.state)
 _NOTIFIED = (*_STORED, events.c.position)
-_INSERT_EVENTS = insert_many(events)
+_INSERT_EVENTS = insert_many(events, returning=events.c.position)
 _LOCKED_HEAD = select(head.c.position, head.c.recorded_at).with_for_update()
 _FORWARD = (
     update(tracking)
@@ -68,7 +69,8 @@ class Append:
     def insert(self, stored: Sequence[StoredEvent], recorded_at: int) -> Sequence[int]:
         """Add events at the end; their positions. `recorded_at` (microseconds) never decreases along positions.
 
-        Raises the library's `DataError` for an event whose leaf would be larger than 65,535 bytes.
+        Raises the library's `DataError` for an event whose leaf would be larger than 65,535 bytes, and
+        `StoreUnavailable` when the database has not taken each of them.
         """
         if not stored:
             return ()
@@ -77,13 +79,15 @@ class Append:
                 raise DataError(f"An event of {size} bytes is not recorded: {LARGEST_LEAF} is the most (LOG-11).")
         positions = range(self.position + 1, self.position + 1 + len(stored))
         self.recorded_at = max(self.recorded_at, recorded_at)
-        _INSERT_EVENTS.run(
+        taken = _INSERT_EVENTS.returned(
             self.connection,
             [
                 (position, self.recorded_at, e.originator_version, e.originator_id, e.topic, e.state)
                 for position, e in zip(positions, stored, strict=True)
             ],
         )
+        if len(taken) != len(positions):  # whoever owns the log can let a trigger or a rule swallow what he likes
+            raise StoreUnavailable("The log does not take what is added to it; ./scripts/ledger verify says more.")
         self.position = positions[-1]
         return positions
 

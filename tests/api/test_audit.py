@@ -162,9 +162,10 @@ def test_what_comes_while_somebody_pages_neither_moves_nor_doubles_a_row(storied
 
 def test_pages_by_number_end_at_a_depth_and_name_the_cursor(storied: Api):
     assert events(storied, f"limit=100&page={DEEPEST // 100}") == []
-    answer = storied.get(f"/api/audit?limit=100&page={DEEPEST // 100 + 1}", ADMIN)
-    assert told(answer) == (400, "page-too-deep")
-    assert "cursor" in answer.json()["detail"]
+    for asked in (f"limit=100&page={DEEPEST // 100 + 1}", f"limit=1&page={DEEPEST + 1}", f"page={10**9}"):
+        answer = storied.get(f"/api/audit?{asked}", ADMIN)
+        assert told(answer) == (400, "page-too-deep"), asked
+        assert "cursor" in answer.json()["detail"]
 
 
 def test_t_22_a_cursor_is_good_for_its_question_and_for_who_got_it(storied: Api, reader: Headers):

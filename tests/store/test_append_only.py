@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from api.service import Service
+from domain.errors import StoreUnavailable
 from store.database import Database
 from tests.store.given import stored, whole
 
@@ -244,3 +246,24 @@ def test_the_owner_too_is_refused_while_the_triggers_stand(log: Database, databa
     with nothing_changes(log), pytest.raises(DBAPIError, match="append-only"):
         run(owner, change)
     owner.close()
+
+
+SWALLOWING = {
+    "sqlite": [
+        "CREATE TRIGGER evil BEFORE INSERT ON events WHEN NEW.topic = 'Sign-out' BEGIN SELECT RAISE(IGNORE); END"
+    ],
+    "postgresql": [
+        "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+        "CREATE TRIGGER e BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.topic = 'Sign-out') EXECUTE FUNCTION evil()",
+    ],
+}
+
+
+def test_what_the_owner_lets_a_trigger_swallow_is_not_acknowledged(service: Service, log: Database, database):
+    owner = Database(database.owner_url or database.url)
+    run(owner, *SWALLOWING[database.kind])
+    owner.close()
+    kept, swallowed = stored(STREAM, 4), replace(stored(OTHER, 1), topic="Sign-out")
+    with nothing_changes(log), pytest.raises(StoreUnavailable, match="does not take"):
+        service.recorder.insert_events([kept, swallowed])
+    service.recorder.insert_events([kept])
