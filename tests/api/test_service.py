@@ -80,7 +80,7 @@ def test_a_log_that_its_triggers_protect_no_longer_is_told_of(
     Tampering(database).close()
     open_and_close(stores)
     [record] = [record for record in caplog.records if "the log is not as it was made" in record.message]
-    assert "the trigger head_says_the_last, which protects the log, is missing or disabled" in record.fields["what"]
+    assert any("disabled" in what and "TRIGGER head_says_the_last" in what for what in record.fields["what"])
 
 
 @ON_POSTGRESQL
