@@ -10,8 +10,9 @@ from projections.session_views import SessionView
 from projections.story import is_known
 from scripts.cli.moments import moment, shown
 from scripts.cli.names import user_id
-from scripts.cli.opening import NO, Reading, reading
-from scripts.cli.output import AsJson, print_json, print_table, printable
+from scripts.cli.opening import Reading, reading
+from scripts.cli.output import AsJson, print_json, print_table
+from scripts.cli.refusing import Refused
 
 COLUMNS = (
     *("id", "device", "created_at", "last_active_at", "expires_at", "idp_name"),
@@ -49,11 +50,9 @@ def _asked(opened: Reading, user: str, at: datetime | None, position: int | None
         try:
             then = at_position(connection, position or 0) if at is None else at_moment(connection, at, now)
         except NotYet as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(NO) from error
+            raise Refused(str(error)) from error
         if not is_known(connection, stream):
-            typer.echo(f"The log knows no user {printable(user)}.", err=True)
-            raise typer.Exit(NO)
+            raise Refused(f"The log knows no user {user}.")
         return then, sessions_as_of(connection, opened.mapper, stream, user, then, now)
 
 

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from scripts.cli.opening import NO, reading
+from scripts.cli.opening import reading
 from scripts.cli.output import AsJson, print_json
+from scripts.cli.refusing import Refused
 from store.backup import BackupRefused, Files, back_up
 
 
@@ -21,8 +22,7 @@ def command(
         try:
             back_up(opened.database, opened.keys_database, Path(opened.settings.master_key_file), directory)
         except BackupRefused as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(NO) from error
+            raise Refused(str(error)) from error
     if as_json:
         print_json({"log": Files(directory).log, "keys": Files(directory).keys.parent})
     else:

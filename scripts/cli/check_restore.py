@@ -14,8 +14,9 @@ from api.opening import signing_key_file
 from api.settings import Settings, load_settings
 from projections.rebuild import RebuildRunning
 from projections.restoring import Condition, Restored, examine, tried_out
-from scripts.cli.opening import NO, must_be_current, told
+from scripts.cli.opening import must_be_current, told
 from scripts.cli.output import AsJson, print_json, printable
+from scripts.cli.refusing import NO, Refused
 from scripts.cli.verify import SHOWN, Key, Notes, kept, remembered
 from store.backup import Files
 from store.database import Database
@@ -77,8 +78,7 @@ def _examined(restored: Restored, settings: Settings, key: Verifier | None, note
         try:
             return examine(restored, verifier, last_signed, kept([*notes], verifier), os.cpu_count() or 1, report)
         except RebuildRunning as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(NO) from error
+            raise Refused(str(error)) from error
 
 
 def _verifier(path: Path, log: Database) -> Verifier:

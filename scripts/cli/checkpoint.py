@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from scripts.cli.opening import NO, log_only
+from scripts.cli.opening import log_only
 from scripts.cli.output import AsJson, print_json
+from scripts.cli.refusing import Refused
 from store.checkpoints import latest
 from store.signing import bound_key
 
@@ -22,8 +23,7 @@ def command(
                 published = latest(connection)
             found, name = published.note if published else None, "checkpoint"
     if found is None:
-        typer.echo("Nothing is signed yet.", err=True)
-        raise typer.Exit(NO)
+        raise Refused("Nothing is signed yet.")
     if as_json:
         print_json({name: found})
     else:

@@ -9,8 +9,9 @@ from api.ids import new_uuid7
 from domain.ledger import Request
 from projections.api_keys import OPERATOR
 from scripts.cli.names import user_id as checked_user
-from scripts.cli.opening import BAD_USAGE, NO, service
+from scripts.cli.opening import BAD_USAGE, service
 from scripts.cli.output import AsJson, print_json
+from scripts.cli.refusing import Refused
 from store.outcome import outcome
 
 
@@ -42,5 +43,4 @@ def _confirm(user_id: str) -> None:
         raise typer.Exit(BAD_USAGE)
     typer.echo("This cannot be undone. Type the user's id to confirm: ", err=True, nl=False)
     if sys.stdin.readline().removesuffix("\n") != user_id:
-        typer.echo("That is another id: nothing was done.", err=True)
-        raise typer.Exit(NO)
+        raise Refused("That is another id: nothing was done.")

@@ -10,7 +10,6 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from pydantic_core import to_json
 
 from projections.audit_filter import AuditFilter, event_types
 from projections.cloud_events import Unreadable
@@ -18,7 +17,7 @@ from projections.export import Chunk, Format, export
 from scripts.cli.moments import last_moment, moment
 from scripts.cli.names import name, user_id
 from scripts.cli.opening import CANNOT_READ_OR_WRITE, reading
-from scripts.cli.output import AsJson
+from scripts.cli.output import AsJson, print_json
 from store.clock import to_micros
 from store.durable_file import replacing
 
@@ -43,7 +42,10 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write events out, oldest first; then say on stderr how many, and the position to go on behind."""
+    """Write events out, oldest first; then say on stderr how many, and the position to go on behind.
+
+    With --json that is a document: on standard output with --output, else on stderr, beside the export.
+    """
     if output and (output.is_symlink() or (output.exists() and not output.is_file())):
         raise typer.BadParameter(
             f"{output} is no file that could be replaced; without --output it goes to standard output."
@@ -61,7 +63,11 @@ def command(
         else:
             with replacing(output) as file:
                 events, position = _write(chunks, file.write)
-    _say(events, position, form, asked.selection(), as_json=as_json)
+    if as_json:
+        told = {"events": events, "position": position, "selection": asked.selection() or None}
+        print_json(told, err=output is None)
+    else:
+        _say(events, position, form, asked.selection())
 
 
 def _write(chunks: Iterator[Chunk], write: Callable[[bytes], object]) -> tuple[int, int]:
@@ -81,11 +87,7 @@ def _told() -> Iterator[None]:
         raise typer.Exit(CANNOT_READ_OR_WRITE) from error
 
 
-def _say(events: int, position: int, form: Format, selection: str, *, as_json: bool) -> None:
-    if as_json:
-        told = {"events": events, "position": position, "selection": selection or None}
-        typer.echo(to_json(told).decode(), err=True)
-        return
+def _say(events: int, position: int, form: Format, selection: str) -> None:
     typer.echo(f"{events} events. To go on later: --after {position}", err=True)
     if form is Format.CSV:
         typer.echo("A CSV file is for reading and is no evidence; NDJSON can be verified.", err=True)

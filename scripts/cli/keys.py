@@ -10,8 +10,9 @@ from projections.api_keys import OPERATOR, list_keys
 from scripts.cli import rotate_master
 from scripts.cli.moments import shown
 from scripts.cli.names import name as checked_name
-from scripts.cli.opening import NO, reading, service
+from scripts.cli.opening import reading, service
 from scripts.cli.output import AsJson, print_json, print_table
+from scripts.cli.refusing import NO, Command
 from store.api_keys import ApiKey, Scope, create_key, revoke_key
 from store.clock import from_micros
 
@@ -20,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="API keys of services and administr
 COLUMNS = ("id", "name", "scopes", "created_at", "revoked_at")
 
 
-@app.command("create")
+@app.command("create", cls=Command)
 def create(
     name: Annotated[str, typer.Argument(parser=checked_name, metavar="NAME", help="What the key is for, for people.")],
     scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given several times.")],
@@ -36,7 +37,7 @@ def create(
         typer.echo(secret)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def show(as_json: AsJson = False) -> None:
     """Every key ever made, without its secret."""
     with reading() as opened:
@@ -47,7 +48,7 @@ def show(as_json: AsJson = False) -> None:
         print_table([_cells(key) for key in found], COLUMNS)
 
 
-@app.command("revoke")
+@app.command("revoke", cls=Command)
 def revoke(
     key_id: Annotated[str, typer.Argument(parser=checked_name, metavar="KEY_ID", help="The id, as `list` shows it.")],
     as_json: AsJson = False,
@@ -62,7 +63,7 @@ def revoke(
         raise typer.Exit(NO)
 
 
-app.command("rotate-master")(rotate_master.command)
+app.command("rotate-master", cls=Command)(rotate_master.command)
 
 
 def _request() -> Request:

@@ -15,6 +15,7 @@ from api.service import Service
 from api.settings import Settings, SettingsError, load_settings
 from domain.errors import LedgerBusy, LedgerError, StoreUnavailable
 from projections.erasures import erased_streams
+from scripts.cli.refusing import Refused
 from store.clock import Clock, ClockBehindLog
 from store.database import Database, store_errors
 from store.keys import KeyStore
@@ -23,9 +24,6 @@ from store.recorder import last_recorded_at
 from store.schema import working
 from store.sealing import SealingMapper
 from store.signing import SigningKeyError
-
-NO = 1
-"""The answer is no: nothing was found, something differs, or a wish was refused."""
 
 BAD_USAGE = 2
 """The command, or a setting, is not understood. Nothing was touched."""
@@ -124,7 +122,7 @@ def must_be_current(database: Database) -> None:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Say on stderr what is wrong, and end with the exit code for it."""
+    """Say on stderr what is wrong, and end with the exit code for it. Raises `Refused` for what the ledger refuses."""
     try:
         yield
     except SettingsError as error:
@@ -132,7 +130,7 @@ def told() -> Iterator[None]:
     except UNUSABLE as error:
         raise _ended(CANNOT_READ_OR_WRITE, error) from error
     except LedgerError as error:
-        raise _ended(NO, error) from error
+        raise Refused(str(error)) from error
 
 
 def _ended(code: int, error: Exception) -> typer.Exit:

@@ -17,9 +17,9 @@ UNBOUNDED = 10_000
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def print_json(document: Any) -> None:
-    """One document on one line: moments in RFC 3339, ids as text."""
-    typer.echo(to_json(document))
+def print_json(document: Any, *, err: bool = False) -> None:
+    """One document on one line: moments in RFC 3339, ids as text. On stderr where stdout carries something else."""
+    typer.echo(to_json(document), err=err)
 
 
 def print_parts(opening: str, parts: Iterable[Any], closing: str) -> None:

@@ -10,8 +10,9 @@ from rich.text import Text
 
 from projections.rebuild import PROJECTIONS, Comparison, RebuildRunning, rebuild
 from projections.shadow import RebuildStopped, Superseded
-from scripts.cli.opening import CANNOT_READ_OR_WRITE, NO, log_only
+from scripts.cli.opening import CANNOT_READ_OR_WRITE, log_only
 from scripts.cli.output import AsJson, print_json
+from scripts.cli.refusing import NO, Refused
 from store.database import Database
 
 
@@ -49,8 +50,7 @@ def _rebuilt(database: Database, name: str, dry_run: bool) -> Comparison:
                 report=lambda done, total: progress.update(task, completed=done, total=total),
             )
     except (RebuildRunning, Superseded) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(NO) from error
+        raise Refused(str(error)) from error
     except RebuildStopped as error:
         typer.echo(f"{name}: {error}\nThe live read model is as it was.", err=True)
         raise typer.Exit(CANNOT_READ_OR_WRITE) from error

@@ -14,8 +14,9 @@ from projections.actors import ActorNames
 from projections.story import Storyteller, Told, is_known, stream_of_session
 from scripts.cli.moments import last_moment, moment, shown
 from scripts.cli.names import user_id
-from scripts.cli.opening import NO, Reading, reading
+from scripts.cli.opening import Reading, reading
 from scripts.cli.output import AsJson, pause, print_parts, printable
+from scripts.cli.refusing import Refused
 from store.clock import from_micros, to_micros
 from store.log import last_position, position_at
 
@@ -65,8 +66,7 @@ def _named(opened: Reading, user: str | None, session: str | None) -> tuple[UUID
         with suppress(ValueError):
             if session is not None and (of := stream_of_session(connection, UUID(session))):
                 return of, UUID(session)
-    typer.echo(f"The log knows no {'session' if user is None else 'user'} {printable(session or user)}.", err=True)
-    raise typer.Exit(NO)
+    raise Refused(f"The log knows no {'session' if user is None else 'user'} {session or user}.")
 
 
 def _told(

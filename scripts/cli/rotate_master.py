@@ -5,8 +5,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from projections.leadership import leadership
-from scripts.cli.opening import NO, keys_only
+from scripts.cli.opening import keys_only
 from scripts.cli.output import AsJson, print_json
+from scripts.cli.refusing import Refused
 from store.keys import KeyStore
 from store.rotation import Rotated, rotate_master
 
@@ -29,8 +30,7 @@ def command(as_json: AsJson = False) -> None:
 def _alone(keys: KeyStore) -> Rotated:
     lead = leadership(keys.database, "rotation")
     if not lead.is_held():
-        typer.echo("The master key is being rotated already.", err=True)
-        raise typer.Exit(NO)
+        raise Refused("The master key is being rotated already.")
     try:
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task("keys", total=None)

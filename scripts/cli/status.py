@@ -8,8 +8,9 @@ from projections.parking import resume as resume_parked
 from projections.progress import Standing, status
 from scripts.cli.moments import shown
 from scripts.cli.names import name as checked_name
-from scripts.cli.opening import NO, log_only
+from scripts.cli.opening import log_only
 from scripts.cli.output import AsJson, print_json, print_table
+from scripts.cli.refusing import NO
 from store.clock import Clock, from_micros
 
 COLUMNS = ("name", "position", "lag_events", "lag_seconds", "parked", "resume")

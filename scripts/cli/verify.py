@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from api.opening import signing_key_file
 from api.settings import load_settings
 from projections.export_check import PartOnly, verify_export
-from scripts.cli.opening import CANNOT_READ_OR_WRITE, NO, log_only, told
+from scripts.cli.opening import CANNOT_READ_OR_WRITE, log_only, told
 from scripts.cli.output import AsJson, print_json
+from scripts.cli.refusing import NO
 from store.database import Database
 from store.notes import Checkpoint, NoteError, Verifier
 from store.signing import SigningKey, SigningKeyError, memory_of, read_memory

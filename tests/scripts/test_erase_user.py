@@ -40,7 +40,8 @@ def test_at_a_terminal_the_id_is_typed_to_confirm_it(ledger: Ledger, tmp_path: P
     terminal, end = pty.openpty()
     os.write(terminal, f"{typed}\n".encode())
     with os.fdopen(end) as stdin:
-        ran = ledger("erase-user", USER_ID, stdin=stdin)
+        ran = ledger("erase-user", USER_ID, "--json", stdin=stdin)
     os.close(terminal)
     assert ran.returncode == code, ran.stderr
+    assert ("refused" in json.loads(ran.stdout)) == (code == 1)
     assert (tmp_path / "var").exists() == (code == 0)

@@ -27,6 +27,13 @@ def test_it_goes_to_standard_output_and_says_where_to_go_on(beside: Ledger, driv
     assert [json.loads(line)["position"] for line in ran.stdout.splitlines()] == ["3", "4"]
 
 
+def test_where_standard_output_is_free_the_document_is_there(beside: Ledger, driver: Driver, tmp_path: Path):
+    driver.sign_in()
+    ran = beside("export", "--format", "csv", "--output", str(tmp_path / "log.csv"), "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert json.loads(ran.stdout) == {"events": 2, "position": 2, "selection": None}
+
+
 def test_filters_are_those_of_the_api(beside: Ledger, driver: Driver):
     mine = driver.sign_in()
     driver.sign_in("bob")
