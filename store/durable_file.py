@@ -5,7 +5,7 @@ way leaves the draft, `.<name>.<letters>`.
 """
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,13 +56,16 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def _draft(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    draft = Path(name)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # known before it is there: Ctrl-C may come at once
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(draft, "xb", opener=_for_its_owner) as file:
             yield file, draft
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _put_on_disk(file: IO[bytes]) -> None:
