@@ -81,9 +81,7 @@ async def export_audit(
     exports.enter(by.name)
     try:
         chunks = export(service.database, wanted, asked.format, http.app.state.origin, asked.after)
-        first = await service.exporting.run(
-            partial(next, chunks)
-        )  # of CloudEvents: what cannot be read is answered with a problem
+        first = await service.exporting.run(partial(next, chunks))  # what cannot be read is answered with a problem
     except BaseException:
         exports.leave(by.name)
         raise
