@@ -78,12 +78,20 @@ class Follower:
     def progress(self) -> list[Progress]:
         """How far each has come, read from the database: right in every process, leading or not."""
         with self._recorder.database.reading() as connection:
-            head = self._recorder.max_notification_id() or 0
             stopped = parked_now(connection)
-            return [self._progress(place, connection, head, stopped.get(place.name)) for place in self._places]
+            reached = [self._reached(place, connection) for place in self._places]
+            head = self._recorder.max_notification_id() or 0  # after the positions, so that none is beyond it
+            return [
+                self._progress(place, position, connection, head, stopped.get(place.name))
+                for place, position in zip(self._places, reached, strict=True)
+            ]
 
-    def _progress(self, place: Place, connection: Connection, head: int, stopped: Parked | None) -> Progress:
-        position = place.position if self.is_leading else tracked(connection, place.name) or 0
+    def _reached(self, place: Place, connection: Connection) -> int:
+        return place.position if self.is_leading else tracked(connection, place.name) or 0
+
+    def _progress(
+        self, place: Place, position: int, connection: Connection, head: int, stopped: Parked | None
+    ) -> Progress:
         next_event = select(events.c.recorded_at).where(events.c.position == position + 1)
         waiting_since = connection.execute(next_event).scalar() if head > position else None
         lag_s = (self._clock.micros() - waiting_since) / 1e6 if waiting_since else 0.0
